@@ -1,0 +1,122 @@
+"""Backgrounds: crops of freely licensed photographs and procedural textures.
+
+The photographs come with scikit-image. Only those whose documentation (`skimage/data/_fetchers.py`) states CC0 or the
+public domain are used; two of them are kept for testing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+PHOTOS = {  # name in skimage.data -> licence as documented there
+    "astronaut": "public domain (NASA)",
+    "brick": "CC0",
+    "camera": "CC0",
+    "chelsea": "CC0",
+    "coffee": "CC0",
+    "grass": "CC0",
+    "gravel": "CC0",
+    "hubble_deep_field": "public domain (NASA)",
+    "rocket": "public domain (SpaceX)",
+}
+HELD_OUT = ("coffee", "grass")
+
+
+def load_photos(split: str) -> list[Image.Image]:
+    """The RGB photographs of a split ("train" or "test")."""
+    import skimage.data
+
+    chosen = [name for name in PHOTOS if (name in HELD_OUT) == (split == "test")]
+    return [Image.fromarray(getattr(skimage.data, name)()).convert("RGB") for name in chosen]
+
+
+def crop_photo(photos: list[Image.Image], size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """A random crop, flip, quarter turn and tint of one of the photographs, float32 [h, w, 3] in [0, 1]."""
+    photo = photos[rng.integers(len(photos))]
+    height, width = size
+    largest = min(photo.width / width, photo.height / height)
+    scale = largest * rng.uniform(min(1.0, 1 / largest), 1) if largest > 1 else largest
+    crop_w, crop_h = int(width * scale), int(height * scale)
+    left, top = rng.integers(photo.width - crop_w + 1), rng.integers(photo.height - crop_h + 1)
+    crop = photo.resize((width, height), Image.Resampling.LANCZOS, box=(left, top, left + crop_w, top + crop_h))
+    pixels = np.asarray(crop, np.float32) / 255
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    if height == width:
+        pixels = np.rot90(pixels, rng.integers(4))
+    if rng.random() < 0.5:
+        pixels = ((pixels - 0.5) * rng.uniform(0.6, 1.2) + 0.5 + rng.uniform(-0.15, 0.15)) * rng.uniform(0.7, 1.3, 3)
+    return np.clip(pixels, 0, 1).astype(np.float32)
+
+
+def smooth_noise(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Noise of several octaves, float32 [h, w] in [0, 1]."""
+    total = np.zeros(size, np.float32)
+    fall = rng.uniform(0.4, 1.3)
+    for cells in (2, 4, 8, 16, 32):
+        if rng.random() < 0.75:
+            grid = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
+            total += np.asarray(grid.resize(size[::-1], Image.Resampling.BICUBIC)) * cells**-fall
+    low, high = total.min(), total.max()
+    return (total - low) / (high - low + 1e-6)
+
+
+def _axes(size):
+    y, x = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32)
+    return y / size[0], x / size[1]
+
+
+def _gradient(size, rng):
+    (y, x), angle = _axes(size), rng.uniform(0, 2 * np.pi)
+    return np.clip((x * np.cos(angle) + y * np.sin(angle)) * 0.7 + 0.5, 0, 1)
+
+
+def _halo(size, rng):
+    y, x = _axes(size)
+    return np.clip(np.hypot(x - rng.random(), y - rng.random()) * rng.uniform(0.8, 2), 0, 1)
+
+
+def _stripes(size, rng):
+    (y, x), angle = _axes(size), rng.uniform(0, 2 * np.pi)
+    return 0.5 + 0.5 * np.sin((x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(10, 70))
+
+
+def _checks(size, rng):
+    (y, x), cells = _axes(size), rng.integers(2, 9)
+    return (np.floor(x * cells) + np.floor(y * cells)) % 2
+
+
+def _horizon(size, rng):
+    y, x = _axes(size)
+    edge = rng.uniform(0.3, 0.7) + 0.15 * (smooth_noise(size, rng) - 0.5)
+    return np.clip((y - edge) * rng.uniform(5, 60) + 0.5, 0, 1)
+
+
+def _plain(size, rng):
+    return np.zeros(size, np.float32)
+
+
+PATTERNS = (_gradient, _halo, smooth_noise, smooth_noise, smooth_noise, _stripes, _checks, _horizon, _plain)
+
+
+def draw_texture(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """A random procedural background, float32 [h, w, 3] in [0, 1]."""
+    colours = rng.uniform(0, 1, (3, 3)).astype(np.float32)
+    mix = PATTERNS[rng.integers(len(PATTERNS))](size, rng)[..., None]
+    image = colours[0] * (1 - mix) + colours[1] * mix
+    if rng.random() < 0.35:
+        cloud = smooth_noise(size, rng)[..., None]
+        image = image * (1 - cloud) + colours[2] * cloud
+    if rng.random() < 0.3:
+        y, x = _axes(size)
+        for _ in range(rng.integers(1, 6)):
+            disc = np.hypot(x - rng.random(), y - rng.random()) < rng.uniform(0.05, 0.3)
+            image = np.where(disc[..., None], rng.uniform(0, 1, 3), image)
+    grain = rng.choice([0, 0.01, 0.04])
+    return np.clip(image + rng.normal(0, grain, image.shape) if grain else image, 0, 1).astype(np.float32)
+
+
+def draw_background(photos: list[Image.Image], size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """A photograph (60 %) or a texture, float32 [h, w, 3] in [0, 1]."""
+    return crop_photo(photos, size, rng) if rng.random() < 0.6 else draw_texture(size, rng)

@@ -1,0 +1,1 @@
+"""Training: the RGBA VAE, then the transformer with its text encoder."""
