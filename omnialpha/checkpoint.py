@@ -49,10 +49,8 @@ def find_checkpoint(name_or_path: str | Path = MICRO) -> Path:
     Raises:
         OmniAlphaError: there is no such folder, or it is a single file.
     """
-    if str(name_or_path) == MICRO:
-        path = Path(__file__).parent / MICRO
-    else:
-        path = Path(name_or_path).expanduser()
+    built_in = str(name_or_path) == MICRO
+    path = Path(__file__).parent / MICRO if built_in else Path(name_or_path).expanduser()
     if path.is_dir():
         return path
     if path.is_file():

@@ -50,7 +50,7 @@ class Settings:
     instructions: Mapping[str, str] = field(default_factory=dict)
     steps: int = 50
     guidance: float = 4.0
-    schedule: Schedule = Schedule()
+    schedule: Schedule = field(default_factory=Schedule)
 
     def trained(self, task_id: str) -> bool | None:
         """Was the checkpoint trained on this task? None where it does not say."""

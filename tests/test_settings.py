@@ -1,0 +1,72 @@
+"""What a checkpoint may say about itself, and what happens when it says it wrongly."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from omnialpha import settings
+from omnialpha.errors import OmniAlphaError
+from omnialpha.tasks import TASKS
+
+
+def write(folder, **data):
+    (folder / "omnialpha.json").write_text(json.dumps({"format": 1} | data))
+    return folder
+
+
+def test_nothing_said_means_the_public_checkpoint(tmp_path):
+    found = settings.read_settings(tmp_path)
+    assert (found.pixel_budget, found.size_multiple, found.steps, found.guidance) == (1024**2, 32, 50, 4.0)
+    assert found.trained("matting_auto") is None
+    assert found.instruction("matting_auto") is None
+
+
+def test_the_public_tasks_are_tasks():
+    assert set(settings.PUBLIC) <= set(TASKS)
+
+
+def test_values_are_read_and_written_back(tmp_path):
+    said = {
+        "pixel_budget": 16384,
+        "size_multiple": 16,
+        "tasks": ["matting_auto"],
+        "instructions": {"matting_auto": "Cut."},
+        "steps": 4,
+        "guidance": 1,
+    }
+    found = settings.read_settings(write(tmp_path, **said))
+    assert found.trained("matting_auto") is True and found.trained("removal_mask") is False
+    assert found.instruction("matting_auto") == "Cut."
+    assert found.to_json() == {"format": 1} | said
+
+
+def test_the_schedule_comes_from_the_scheduler(tmp_path):
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"max_shift": 1.25, "shift_terminal": null}')
+    found = settings.read_settings(tmp_path).schedule
+    assert found.max_shift == 1.25
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("{", "not valid JSON"),
+        ("[]", "expected a JSON object"),
+        ("{}", "format None"),
+        ('{"format": 2}', "format 2"),
+        ('{"format": 1, "steps": 0}', "steps is 0"),
+        ('{"format": 1, "steps": true}', "steps is True"),
+        ('{"format": 1, "size_multiple": 20}', "multiple of 16"),
+        ('{"format": 1, "pixel_budget": "big"}', "pixel_budget is 'big'"),
+        ('{"format": 1, "tasks": "matting_auto"}', "list of task ids"),
+        ('{"format": 1, "instructions": {"matting_auto": ""}}', "task id -> text"),
+        ('{"format": 1, "guidance": NaN}', "guidance is nan"),
+    ],
+)
+def test_wrong_values_are_named(tmp_path, content, words):
+    (tmp_path / "omnialpha.json").write_text(content)
+    with pytest.raises(OmniAlphaError, match=r"omnialpha\.json") as error:
+        settings.read_settings(tmp_path)
+    assert words in str(error.value)
