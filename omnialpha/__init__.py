@@ -1,0 +1,46 @@
+"""OmniAlpha: one model that generates, mattes, removes, completes and decomposes RGBA layers (arXiv 2511.20211).
+
+    from omnialpha import OmniAlphaPipeline, read_layer, write_layer
+
+    pipeline = OmniAlphaPipeline.from_pretrained("micro")
+    background, foreground = pipeline("decomposition_auto", images=[read_layer("photo.png")])
+    write_layer(foreground, "foreground.png")
+
+A layer is a float32 tensor [4, H, W] in [0, 1] with straight alpha; lists of layers go back to front. Importing this
+package loads nothing heavy: each name below brings its module in when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "OmniAlphaError": "errors",
+    "OmniAlphaPipeline": "pipeline",
+    "TASKS": "tasks",
+    "get_task": "tasks",
+    "read_layer": "layers",
+    "write_layer": "layers",
+    "flatten": "layers",
+    "over": "layers",
+    "LayerSequence": "sequence",
+    "install_rope": "rope",
+    "load_vae": "vae",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str):
+    """Import a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

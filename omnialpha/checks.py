@@ -1,0 +1,64 @@
+"""Checks of what comes in from outside, with messages that name what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .errors import OmniAlphaError
+
+Size = tuple[int, int]
+
+
+def check_layer(layer: Tensor, name: str = "A layer") -> Tensor:
+    """`layer` itself, if it is a floating point [4, H, W] with at least one pixel.
+
+    Raises:
+        OmniAlphaError: it is not; the message starts with `name`.
+    """
+    if layer.ndim != 3 or layer.shape[0] != 4 or 0 in layer.shape or not layer.is_floating_point():
+        raise OmniAlphaError(
+            f"{name} must be a float tensor [4, height, width] (red, green, blue, alpha), "
+            f"got {layer.dtype} {list(layer.shape)}."
+        )
+    return layer
+
+
+def check_plane(plane: Tensor, name: str = "A mask") -> Tensor:
+    """`plane` itself, if it is a floating point [H, W] with at least one pixel.
+
+    Raises:
+        OmniAlphaError: it is not; the message starts with `name`.
+    """
+    if plane.ndim != 2 or 0 in plane.shape or not plane.is_floating_point():
+        raise OmniAlphaError(f"{name} must be a float tensor [height, width], got {plane.dtype} {list(plane.shape)}.")
+    return plane
+
+
+def check_finite(values: Tensor, name: str) -> Tensor:
+    """`values` itself, if no number in it is NaN or infinite.
+
+    Raises:
+        OmniAlphaError: some are; the message starts with `name` and counts them.
+    """
+    finite = torch.isfinite(values)
+    if not finite.all():
+        raise OmniAlphaError(
+            f"{name} holds NaN or infinity in {int((~finite).sum())} of {values.numel()} values. "
+            f"The step that made it failed, or its file is damaged."
+        )
+    return values
+
+
+def check_size(size: Sequence[int], name: str = "A size") -> Size:
+    """(height, width) as two whole numbers of at least 1.
+
+    Raises:
+        OmniAlphaError: anything else; the message starts with `name`.
+    """
+    sides = tuple(size)
+    if len(sides) != 2 or any(isinstance(side, bool) or int(side) != side or side < 1 for side in sides):
+        raise OmniAlphaError(f"{name} is (height, width) in whole pixels, at least 1 each, got {sides}.")
+    return int(sides[0]), int(sides[1])
