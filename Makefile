@@ -1,0 +1,49 @@
+# `make demo` and `make test` need Python 3.10 or newer, git and make; they set up the rest themselves, once, in .venv.
+# Another Python: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test quick lint fmt browser-tools workflows pictures clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+setup: $(READY) ## make the virtual environment (the others do it when it is missing)
+
+$(READY): requirements.txt requirements-dev.txt constraints-dev.txt tools/setup_env.py
+	@$(PYTHON) tools/setup_env.py $(VENV)
+	@touch $@
+
+demo: $(READY) ## run five families of tasks on the built-in checkpoint; pictures in out/demo
+	$(PY) -m omnialpha demo --out out/demo
+
+test: $(READY) ## all tests; those for ComfyUI and its frontend are skipped, loudly, where those are missing
+	$(PY) -m pytest
+
+quick: $(READY) ## the tests that need neither ComfyUI nor much time
+	$(PY) -m pytest -m "not slow and not comfy and not browser"
+
+lint: $(READY) ## ruff
+	$(PY) -m ruff check .
+
+fmt: $(READY) ## let ruff repair what it can: import order and simple findings
+	$(PY) -m ruff check --fix .
+
+browser-tools: tools/node_modules/playwright-core/package.json ## playwright-core for the frontend tests (needs npm)
+
+tools/node_modules/playwright-core/package.json: tools/package.json
+	npm install --prefix tools --no-package-lock --no-fund --no-audit --loglevel=error
+	@touch $@
+
+workflows: $(READY) ## export workflows/*.json to workflows/api through the real frontend
+	$(PY) tools/export_workflows.py
+
+pictures: $(READY) ## remake the pictures of the README with the built-in checkpoint
+	$(PY) tools/make_pictures.py
+
+clean: ## remove the virtual environment and everything made
+	rm -rf $(VENV) out tools/node_modules .pytest_cache .ruff_cache .hypothesis

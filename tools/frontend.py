@@ -1,0 +1,55 @@
+"""Chromium, Node.js and playwright-core: finding them, and running the scripts of this folder that drive the frontend.
+
+Chromium is looked for in $CHROMIUM and on the PATH; playwright-core in tools/node_modules (`make browser-tools`) and
+in $NODE_PATH. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+TOOLS = Path(__file__).resolve().parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def find_chromium() -> str | None:
+    """The path of a Chromium or Chrome, or None."""
+    named = os.environ.get("CHROMIUM")
+    return named if named else next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+def missing_browser() -> str | None:
+    """Why the frontend cannot be driven, in words for a person; None when it can."""
+    if find_chromium() is None:
+        return "no Chromium found; install one or set CHROMIUM to it"
+    if shutil.which("node") is None:
+        return "no Node.js found"
+    folders = [TOOLS / "node_modules", *map(Path, filter(None, os.environ.get("NODE_PATH", "").split(os.pathsep)))]
+    if not any((folder / "playwright-core").is_dir() for folder in folders):
+        return "no playwright-core found; run `make browser-tools`, or set NODE_PATH to a folder that holds it"
+    return None
+
+
+def drive(url: str, *jobs: dict, seconds: float = 600) -> list[dict]:
+    """Load UI workflows in the frontend of a running ComfyUI and report what became of them.
+
+    Args:
+        url: of the server.
+        jobs: one dict per workflow: "workflow" (path of a UI JSON) and, optionally, "screenshot" (path of a PNG).
+
+    Returns:
+        per job: "problems" (list of str; empty is good) and "output" (the graph in API format).
+
+    Raises:
+        RuntimeError: the browser itself failed.
+    """
+    order = json.dumps({"url": url, "chromium": find_chromium(), "jobs": jobs}, default=str)
+    command = ["node", str(TOOLS / "load_workflows.mjs")]
+    done = subprocess.run(command, input=order, capture_output=True, text=True, timeout=seconds)
+    if done.returncode != 0:
+        raise RuntimeError(f"The frontend could not be driven:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout)
