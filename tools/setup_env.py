@@ -43,7 +43,7 @@ def install_torch(python: Path) -> bool:
 def main(folder: Path) -> int:
     """Set up `folder`; return the exit status."""
     found = sys.version_info
-    if found < (3, 10):  # noqa: UP036 - an older Python is what this line is for
+    if found < (3, 10):  # this script is the one place that an older Python may meet
         return fail(
             f"Python 3.10 or newer is needed and this is {found.major}.{found.minor}. "
             "Name another: make PYTHON=python3.12 test"

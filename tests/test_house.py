@@ -1,0 +1,226 @@
+"""Rules of the repository itself that a machine can check. Each failure names the file and what to do."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COMFY = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server", "execution"}
+HEAVY = {"diffusers", "transformers", "peft", "accelerate", "skimage", "scipy"}
+IMPORT_NAME = {"pillow": "PIL"}  # package -> what it is imported as, where the two differ
+
+
+@lru_cache
+def tracked() -> tuple[Path, ...]:
+    """Every file of the repository: those git knows, or all but the ignored where this is no git checkout."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode == 0 and listed.stdout:
+        return tuple(path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file())
+    hidden = {".git", ".venv", "node_modules", "__pycache__", "out", "runs", "data"}
+    return tuple(path for path in ROOT.rglob("*") if path.is_file() and not hidden & set(path.relative_to(ROOT).parts))
+
+
+def python_files(*folders: str) -> list[Path]:
+    """Tracked Python files, all or those below some top folders (a file name counts as one)."""
+    files = [path for path in tracked() if path.suffix == ".py"]
+    return [path for path in files if not folders or path.relative_to(ROOT).parts[0] in folders]
+
+
+def text_files() -> list[tuple[Path, str]]:
+    """Tracked files that people wrote, with their text."""
+    kinds = {".py", ".md", ".toml", ".txt", ".json", ".mjs", ".js", ".yml", ".yaml", ""}
+    found = [path for path in tracked() if path.suffix in kinds and path.stat().st_size < 400_000]
+    return [(path, path.read_text(encoding="utf-8")) for path in found]
+
+
+def imports(path: Path, top_level_only: bool = False) -> list[tuple[int, int, str]]:
+    """(line, relative level, module) of every import statement of a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {id(node) for node in tree.body} if top_level_only else None
+    rows = []
+    for node in ast.walk(tree):
+        if inside is not None and id(node) not in inside:
+            continue
+        if isinstance(node, ast.Import):
+            rows += [(node.lineno, 0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            rows.append((node.lineno, node.level, node.module or ""))
+    return rows
+
+
+def places(pattern: str) -> list[str]:
+    """Where the text of the repository matches a regular expression."""
+    hits = [(path, text, match) for path, text in text_files() for match in re.finditer(pattern, text)]
+    return [show(path, text[: match.start()].count("\n") + 1) for path, text, match in hits]
+
+
+def show(path: Path, line: int | None = None) -> str:
+    """How a place is named in a failure."""
+    return f"{path.relative_to(ROOT)}" + (f":{line}" if line else "")
+
+
+def requirements(name: str) -> dict[str, str]:
+    """Package -> version specifier of a requirements file, comments and nested files left out."""
+    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    parts = [re.fullmatch(r"([A-Za-z0-9_.-]+)\s*([^;]*)(;.*)?", line) for line in lines if line and line[0] != "-"]
+    return {match[1].lower(): match[2].strip() for match in parts}
+
+
+def test_python_files_are_short():
+    long = {show(path): n for path in python_files() if (n := len(path.read_text(encoding="utf-8").splitlines())) > 400}
+    assert not long, f"split these, 400 lines is the most: {long}"
+
+
+def test_no_machine_paths():
+    found = places(r"/(?:root|work|home|Users|opt)/[A-Za-z0-9_.]")
+    assert not found, f"a path that exists on one machine only: {found}"
+
+
+def test_nothing_is_left_unfinished():
+    found = places(r"\b(?:TO" r"DO|FIX" r"ME|X" r"XX)\b")
+    assert not found, f"finish or remove: {found}"
+
+
+def test_weights_are_safetensors_only():
+    pickles = [show(path) for path in tracked() if path.suffix in {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}]
+    assert not pickles, f"pickles run code when they are opened; store safetensors: {pickles}"
+
+
+def test_micro_is_small():
+    size = sum(path.stat().st_size for path in tracked() if path.is_relative_to(ROOT / "omnialpha/micro"))
+    assert size <= 30e6, f"omnialpha/micro holds {size / 1e6:.1f} MB, 30 MB is the most"
+
+
+def test_requirements_are_lower_bounds():
+    bad = {name: spec for name, spec in requirements("requirements.txt").items() if not re.fullmatch(r">=[\d.]+", spec)}
+    assert not bad, f"requirements.txt goes into artists' environments, so lower bounds only: {bad}"
+
+
+def test_development_never_takes_a_cuda_build():
+    text = (ROOT / "constraints-dev.txt").read_text()
+    assert re.search(r'^torch==[\d.]+\+cpu; sys_platform == "linux"$', text, re.M)
+
+
+def test_requirements_cover_what_is_imported():
+    known = {IMPORT_NAME.get(name, name) for name in requirements("requirements.txt")} | set(sys.stdlib_module_names)
+    files = [path for path in python_files("omnialpha") if not {"train", "data"} & set(path.relative_to(ROOT).parts)]
+    missing = {
+        show(path, line): module
+        for path in files
+        for line, level, module in imports(path)
+        if level == 0 and module.split(".")[0] not in known
+    }
+    assert not missing, f"imported but not in requirements.txt: {missing}"
+
+
+def test_the_library_never_imports_comfyui():
+    wrong = {
+        show(path, line): module
+        for path in python_files("omnialpha")
+        for line, level, module in imports(path)
+        if (level == 0 and module.split(".")[0] in COMFY) or (level >= 2 and module.split(".")[0] == "nodes")
+    }
+    assert not wrong, f"imports go nodes -> omnialpha -> torch, never back: {wrong}"
+
+
+def test_the_pack_imports_itself_relatively():
+    """In custom_nodes the pack's folder has any name, so an absolute import finds nothing, or another pack."""
+    wrong = {
+        show(path, line): module
+        for path in python_files("omnialpha", "nodes", "__init__.py")
+        for line, level, module in imports(path)
+        if level == 0 and module.split(".")[0] == "omnialpha"
+    }
+    assert not wrong, f"import relatively: {wrong}"
+    edits = [show(path) for path in python_files("omnialpha", "nodes", "__init__.py") if "sys.path" in path.read_text()]
+    assert not edits, f"nothing edits sys.path: {edits}"
+
+
+def test_the_nodes_need_no_diffusers():
+    wrong = {
+        show(path, line): module
+        for path in python_files("nodes", "__init__.py")
+        for line, level, module in imports(path)
+        if level == 0 and module.split(".")[0] in HEAVY - {"transformers"}
+    }
+    assert not wrong, f"inside ComfyUI the model runs on ComfyUI's own classes: {wrong}"
+
+
+def test_importing_the_library_is_light():
+    """The nodes import these at ComfyUI's start-up; heavy packages wait until something needs them."""
+    rooms = ["layers", "rope", "sequence", "sampling", "tasks", "settings", "checkpoint", "vae", "text"]
+    code = f"""import importlib, sys
+for name in {rooms!r}: importlib.import_module("omnialpha." + name)
+print(sorted({HEAVY!r} & {{module.split(".")[0] for module in sys.modules}}))"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]", f"imported at start-up: {done.stdout.strip()}; move these into the functions"
+
+
+def test_tests_are_not_a_package():
+    found = [show(path) for path in tracked() if path.name == "__init__.py" and path.is_relative_to(ROOT / "tests")]
+    assert not found, f"with it pytest would import the node pack as the parent package: {found}"
+
+
+def test_project_metadata():
+    tomllib = pytest.importorskip("tomllib", reason="reading pyproject.toml needs Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    comfy = project["tool"]["comfy"]
+    assert project["project"]["name"] == "comfyui-omnialpha"
+    assert comfy["PublisherId"] and comfy["DisplayName"] and comfy["requires-comfyui"] == ">=0.8.0"
+    assert (ROOT / comfy["Icon"]).is_file()
+    licence = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in licence and "END OF TERMS AND CONDITIONS" in licence
+
+
+def test_readme_and_ci_say_the_same_as_the_makefile():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci/run").read_text()
+    for name, text in (("README.md", readme), (".ci/run", ci)):
+        used = set(re.findall(r"^\s*(?:\$ )?make ([a-z-]+)", text, re.M)) | set(re.findall(r"`make ([a-z-]+)`", text))
+        assert {"test"} <= used, f"{name} does not call `make test`"
+        assert used <= targets, f"{name} names targets the Makefile lacks: {used - targets}"
+    assert "make demo" in readme
+
+
+@pytest.mark.parametrize("page", [path for path in tracked() if path.suffix == ".md"], ids=show)
+def test_links_between_files_lead_somewhere(page: Path):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text) + re.findall(r'(?:src|href)="([^"#]+)', text)
+    dead = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not dead, f"{show(page)} points at nothing: {dead}"
+
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+
+
+def test_every_family_has_a_workflow():
+    names = " ".join(path.stem for path in WORKFLOWS)
+    for family in ("generation", "completion", "matting", "removal", "decomposition", "public"):
+        assert family in names, f"workflows/ has none for {family}"
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflow_is_made_for_reading(path: Path):
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    assert graph["groups"], "group the nodes, so that an artist sees the steps"
+    assert any(node["type"] in ("MarkdownNote", "Note") for node in graph["nodes"]), "add a note that says what it does"
+    ours = [node for node in graph["nodes"] if node["type"].startswith("OmniAlpha")]
+    assert ours, "uses none of this pack's nodes"
+    pictures = {node["widgets_values"][0] for node in graph["nodes"] if node["type"].startswith("LoadImage")}
+    missing = {name for name in pictures if not (path.parent / "inputs" / name).is_file()}
+    assert not missing, f"put these into workflows/inputs: {missing}"
+    assert (path.parent / "api" / path.name).is_file(), "export it: make workflows"
+
+
+def test_every_export_has_its_workflow():
+    orphans = {p.name for p in (ROOT / "workflows/api").glob("*.json")} - {p.name for p in WORKFLOWS}
+    assert not orphans, f"workflows/api holds exports of workflows that are gone: {orphans}"

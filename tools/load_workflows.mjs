@@ -1,0 +1,103 @@
+// Loads UI workflows in the real ComfyUI frontend, looks for damage and converts them to API format.
+//
+// Reads from stdin   {"url", "chromium", "jobs": [{"workflow": path, "screenshot"?: path}]}
+// writes to stdout   [{"problems": [text], "output": graph in API format}], one per job.
+//
+// frontend.py is the caller; playwright-core comes from node_modules beside this file or from NODE_PATH.
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
+
+const require = createRequire(import.meta.url); // unlike import, require honours NODE_PATH
+const { chromium } = require('playwright-core');
+
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync'];
+
+/** A page with the frontend up and its nodes registered, free of first-start dialogs. */
+async function openFrontend(browser, url) {
+  const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
+  const settings = { 'Comfy.TutorialCompleted': true, 'Comfy.Workflow.ShowMissingNodesWarning': true,
+    'Comfy.Workflow.ShowMissingModelsWarning': false, 'Comfy.Graph.CanvasMenu': false, 'Comfy.Minimap.Visible': false };
+  await page.request.post(`${url}/settings`, { data: settings });
+  await page.goto(url, { waitUntil: 'domcontentloaded' });
+  await page.waitForFunction(
+    () => window.app?.graph && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50,
+    null, { timeout: 120_000 });
+  return page;
+}
+
+/** Runs in the page: load one workflow and say what the frontend made of it. */
+async function loadInPage(source) {
+  const { app, LiteGraph } = window;
+  const problems = [];
+  await app.loadGraphData(structuredClone(source), true, true);
+  await new Promise((resolve) => setTimeout(resolve, 800)); // widgets and previews settle
+
+  const name = (node) => `node ${node.id} (${node.type})`;
+  for (const node of app.graph._nodes) {
+    if (!(node.type in LiteGraph.registered_node_types)) problems.push(`${name(node)}: no such node`);
+    if (node.has_errors) problems.push(`${name(node)}: drawn as an error`);
+    for (const widget of node.widgets ?? []) {
+      const values = typeof widget.options?.values === 'function' ? widget.options.values(widget, node) : widget.options?.values;
+      if (Array.isArray(values) && values.length && !values.includes(widget.value))
+        problems.push(`${name(node)}: ${widget.name} has ${JSON.stringify(widget.value)}, not one of its choices`);
+    }
+  }
+
+  const saved = app.graph.serialize();
+  const links = (graph) => new Set(graph.links.map((link) => JSON.stringify(link.slice(1, 5))));
+  const before = links(source), after = links(saved);
+  for (const link of before) if (!after.has(link)) problems.push(`link ${link} (from, slot, to, slot) was lost`);
+  for (const link of after) if (!before.has(link)) problems.push(`link ${link} (from, slot, to, slot) appeared`);
+  const found = new Map(saved.nodes.map((node) => [node.id, node]));
+  for (const node of source.nodes) {
+    const now = found.get(node.id);
+    if (!now) problems.push(`${name(node)} was lost`);
+    else if (JSON.stringify(node.widgets_values ?? []) !== JSON.stringify(now.widgets_values ?? []))
+      problems.push(`${name(node)}: values ${JSON.stringify(node.widgets_values)} became ${JSON.stringify(now.widgets_values)}`);
+  }
+  for (const dialog of document.querySelectorAll('.p-dialog')) problems.push(`dialog: ${dialog.textContent.slice(0, 200)}`);
+
+  return { problems, output: (await app.graphToPrompt()).output, workflow: saved };
+}
+
+/** Runs in the page: show the whole graph with a margin. */
+function fitView() {
+  const { app } = window;
+  const boxes = [...app.graph._nodes, ...app.graph._groups].map((item) => item.boundingRect ?? item._bounding);
+  const left = Math.min(...boxes.map((b) => b[0])), top = Math.min(...boxes.map((b) => b[1]));
+  const right = Math.max(...boxes.map((b) => b[0] + b[2])), bottom = Math.max(...boxes.map((b) => b[1] + b[3]));
+  const { width, height } = app.canvas.canvas.getBoundingClientRect();
+  const view = app.canvas.ds;
+  const margin = { x: 90, y: 70 };
+  view.scale = Math.min((width - 2 * margin.x) / (right - left), (height - 2 * margin.y) / (bottom - top));
+  view.offset[0] = -left + (width / view.scale - (right - left)) / 2;
+  view.offset[1] = -top + (height / view.scale - (bottom - top)) / 2;
+  app.canvas.setDirty(true, true);
+}
+
+const { url, chromium: executablePath, jobs } = JSON.parse(fs.readFileSync(0, 'utf8'));
+const browser = await chromium.launch({ executablePath, args: FLAGS });
+try {
+  const page = await openFrontend(browser, url);
+  let errors = [];
+  page.on('pageerror', (error) => errors.push(`script error: ${String(error).slice(0, 300)}`));
+  page.on('console', (message) => {
+    if (message.type() === 'error' && /OmniAlpha/i.test(message.text() + message.location().url))
+      errors.push(`console: ${message.text().slice(0, 300)}`);
+  });
+  const results = [];
+  for (const { workflow, screenshot } of jobs) {
+    errors = [];
+    const result = await page.evaluate(loadInPage, JSON.parse(fs.readFileSync(workflow, 'utf8')));
+    if (screenshot) {
+      await page.evaluate(fitView);
+      await page.waitForTimeout(1500); // note and image elements follow the canvas
+      await page.screenshot({ path: screenshot });
+    }
+    results.push({ ...result, problems: [...result.problems, ...errors] });
+  }
+  process.stdout.write(JSON.stringify(results));
+} finally {
+  await browser.close();
+}
