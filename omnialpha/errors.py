@@ -1,4 +1,4 @@
-"""The one exception a user can cause."""
+"""What a user can cause: the one exception, and the one warning."""
 
 
 class OmniAlphaError(ValueError):
@@ -7,3 +7,7 @@ class OmniAlphaError(ValueError):
     The command line prints the message alone and ComfyUI shows it on the node, so it has to make sense without a
     traceback. Anything else that escapes the library is a bug.
     """
+
+
+class OmniAlphaWarning(UserWarning):
+    """Something that runs but may not do what is hoped for, such as a task the checkpoint was not trained on."""

@@ -191,9 +191,10 @@ def encode_ids(text_encoder, ids: Sequence[int], pictures: Sequence[Image]) -> t
         inputs["pixel_values"] = inputs["pixel_values"].to(text_encoder.dtype)
         inputs["image_grid_thw"] = torch.tensor([(1, rows * merge, columns * merge) for rows, columns in grids])
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    # The inner model: logits over the vocabulary are of no use here and large.
-    output = text_encoder.model(**{key: value.to(device) for key, value in inputs.items()}, use_cache=False)
-    return output.last_hidden_state.float()
+    # The outer model, so that offloading hooks run; logits over the vocabulary are large and of no use, so one row.
+    options = {"use_cache": False, "output_hidden_states": True, "logits_to_keep": 1}
+    output = text_encoder(**{key: value.to(device) for key, value in inputs.items()}, **options)
+    return output.hidden_states[-1].float()
 
 
 def encode_prompt(text_encoder, tokenizer, instruction: str, layers: Sequence[torch.Tensor] = ()) -> torch.Tensor:
