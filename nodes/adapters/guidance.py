@@ -1,0 +1,46 @@
+"""The library's norm-preserving guidance as ComfyUI's sampler calls it."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...omnialpha.sampling import guide
+from ...omnialpha.sequence import patchify, unpatchify
+
+
+def install(model: ModelPatcher) -> None:
+    """Use `rescaled_guidance` for this MODEL (a clone of one's own; the change is in place)."""
+    model.set_model_sampler_cfg_function(rescaled_guidance)
+
+
+def is_installed(model: ModelPatcher) -> bool:
+    """Does this MODEL have a guidance function, ours or another extension's?"""
+    return "sampler_cfg_function" in model.model_options
+
+
+def rescaled_guidance(args: dict) -> Tensor:
+    """`guide` on latents.
+
+    ComfyUI passes x - denoised = sigma * velocity as "cond" and "uncond", and wants the same kind back. Rescaling to the
+    norm of cond commutes with the factor sigma, so it need not be divided out.
+
+    Args:
+        args: "cond", "uncond" [B, 16, m, h, w] and "cond_scale".
+
+    Returns:
+        [B, 16, m, h, w].
+    """
+    cond, uncond, scale = args["cond"], args["uncond"], float(args["cond_scale"])
+    if scale <= 1:
+        return cond
+    h, w = cond.shape[-2:]
+    guided = guide(_tokens(cond), _tokens(uncond), scale)
+    return unpatchify(guided, h + h % 2, w + w % 2)[..., :h, :w].movedim(-3, 1)
+
+
+def _tokens(latent: Tensor) -> Tensor:
+    """[B, 16, m, h, w] -> [B, m, tokens, 64]. Odd sides are padded with zeros, which add nothing to a norm."""
+    h, w = latent.shape[-2:]
+    return patchify(F.pad(latent.movedim(1, -3), (0, w % 2, 0, h % 2)))

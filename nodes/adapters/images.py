@@ -1,0 +1,116 @@
+"""ComfyUI's IMAGE and MASK on one side, the library's layers on the other.
+
+An IMAGE is float32 [B, H, W, C] in [0, 1], a MASK [B, H, W]; a layer is float32 [4, H, W], straight alpha. A batch of
+images is a list of layers, back to front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...omnialpha.checks import check_finite
+from ...omnialpha.errors import OmniAlphaError
+from ...omnialpha.layers import opaque
+
+
+def to_layers(image: Tensor, name: str = "The image") -> list[Tensor]:
+    """IMAGE -> layers [4, H, W]; grey and RGB pictures come out opaque.
+
+    Args:
+        image: [B, H, W, C] with 1, 3 or 4 channels, or [H, W, C].
+        name: how messages call it.
+
+    Raises:
+        OmniAlphaError: another number of axes or channels, or NaN.
+    """
+    if image.ndim == 3:
+        image = image[None]
+    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
+        raise OmniAlphaError(
+            f"{name} has shape {list(image.shape)}; expected pictures [batch, height, width, channels] with 1, 3 or 4 "
+            f"channels. Is something other than a picture connected?"
+        )
+    check_finite(image, name)
+    pictures = image.movedim(-1, 1).float().clamp(0, 1)  # BHWC -> BCHW
+    if pictures.shape[1] == 4:
+        return list(pictures)
+    return [opaque(picture.expand(3, -1, -1)) for picture in pictures]
+
+
+def to_image(layers: Sequence[Tensor]) -> Tensor:
+    """Layers [C, H, W] of one size -> IMAGE [B, H, W, C], 3 or 4 channels as the layers have.
+
+    Raises:
+        OmniAlphaError: no layer, or layers of different sizes (an IMAGE batch has one size).
+    """
+    sizes = {tuple(layer.shape[1:]) for layer in layers}
+    if len(sizes) != 1:
+        found = ", ".join(f"{w}x{h}" for h, w in sorted(sizes)) or "none"
+        raise OmniAlphaError(f"Layers of one batch share one size; found {found} (width x height).")
+    return torch.stack(list(layers)).movedim(1, -1).contiguous()  # BCHW -> BHWC
+
+
+def to_bytes_exactly(layers: Sequence[Tensor]) -> list[Tensor]:
+    """Layers with every value on its nearest k/255, which survives nodes that truncate to 8 bits (SaveImage does)."""
+    return [(layer.clamp(0, 1) * 255).round() / 255 for layer in layers]
+
+
+def transparency(layers: Sequence[Tensor]) -> Tensor:
+    """The layers' alpha as a MASK [B, H, W] in ComfyUI's polarity for alpha: 1 = transparent."""
+    return torch.stack([1 - layer[3] for layer in layers])
+
+
+def to_planes(mask: Tensor, name: str = "The mask") -> list[Tensor]:
+    """MASK [B, H, W] or [H, W] -> planes [H, W] in [0, 1].
+
+    Raises:
+        OmniAlphaError: another number of axes, or NaN.
+    """
+    if mask.ndim == 4 and mask.shape[1] == 1:
+        mask = mask[:, 0]
+    if mask.ndim == 2:
+        mask = mask[None]
+    if mask.ndim != 3 or 0 in mask.shape:
+        raise OmniAlphaError(f"{name} has shape {list(mask.shape)}; expected a mask [batch, height, width].")
+    return list(check_finite(mask, name).float().clamp(0, 1))
+
+
+def is_stand_in(planes: Sequence[Tensor]) -> bool:
+    """Is this the empty 64x64 mask that LoadImage gives for files without alpha?"""
+    return all(plane.shape == (64, 64) and not plane.any() for plane in planes)
+
+
+def one_picture(image: Tensor, name: str) -> Tensor:
+    """The only layer of an IMAGE.
+
+    Raises:
+        OmniAlphaError: a batch of several, or not a picture.
+    """
+    layers = to_layers(image, name)
+    if len(layers) != 1:
+        raise OmniAlphaError(
+            f"{name} is a batch of {len(layers)} pictures; expected one. Put 'Rebatch Images' (batch size 1) in front: "
+            f"the node then runs once per picture."
+        )
+    return layers[0]
+
+
+def check_same_size(plane: Tensor, layer: Tensor, name: str) -> Tensor:
+    """`plane` [H, W], if it is as large as `layer` [4, H, W].
+
+    Raises:
+        OmniAlphaError: the sizes differ; the message names both.
+    """
+    if plane.shape != layer.shape[1:]:
+        (h, w), (height, width) = plane.shape, layer.shape[1:]
+        hint = (
+            "LoadImage gives such an empty mask for files without alpha: draw one in its mask editor, or leave this "
+            "input open."
+            if is_stand_in([plane])
+            else "Give both the same size, for example with 'Resize Image/Mask'."
+        )
+        raise OmniAlphaError(f"{name} is {w}x{h} and the picture {width}x{height} (width x height). {hint}")
+    return plane

@@ -1,0 +1,153 @@
+"""Gives a Qwen-Image MODEL the layer positions of MSRoPE-BiL, without touching ComfyUI's code.
+
+Two parts: a wrapper around the diffusion model reads the layout of each call (how many layers, how large, how much text)
+and an object patch replaces the position embedder by one that takes the wrapper's positions instead of the native ones
+while that call runs. Both belong to the clone they were put on; the model it came from stays as it was.
+
+ComfyUI's own indices are wrong for this model: with two targets an input shares the second target's index, odd patch
+counts are centred one patch off, and the text starts inside large inputs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import torch
+from comfy.model_base import QwenImage
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor, nn
+
+from ...omnialpha.errors import OmniAlphaError
+from ...omnialpha.rope import layer_positions
+
+_KEY = "omnialpha_positions"
+_EMBEDDER = "diffusion_model.pe_embedder"
+
+
+def install(model: ModelPatcher, axis: str = "bil") -> ModelPatcher:
+    """A clone of a MODEL that places its tokens by `layer_positions`.
+
+    Args:
+        model: any MODEL of Qwen-Image's architecture, from any loader.
+        axis: "bil", or "2d" for the ablation without a layer axis.
+
+    Raises:
+        OmniAlphaError: a model of another architecture.
+    """
+    check_model(model)
+    clone = model.clone()
+    embedder = clone.get_model_object(_EMBEDDER)
+    if not isinstance(embedder, LayerEmbedder):
+        clone.add_object_patch(_EMBEDDER, LayerEmbedder(embedder))
+    clone.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, _KEY)
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _KEY, LayoutReader(axis))
+    return clone
+
+
+def is_installed(model: ModelPatcher) -> bool:
+    """Was this MODEL patched by `install`?"""
+    return bool(model.get_wrappers(WrappersMP.DIFFUSION_MODEL, _KEY))
+
+
+def check_model(model: ModelPatcher) -> None:
+    """Makes sure that a MODEL is a Qwen-Image transformer.
+
+    Raises:
+        OmniAlphaError: it is something else; the message says what.
+    """
+    if not isinstance(model.model, QwenImage):
+        raise OmniAlphaError(
+            f"This MODEL is a {type(model.model).__name__}; OmniAlpha works on Qwen-Image-Edit-2509. Load that with "
+            f"'Load Diffusion Model' and its OmniAlpha LoRA, or use 'OmniAlpha Load Checkpoint'."
+        )
+
+
+class LayerEmbedder(nn.Module):
+    """Stands in for `pe_embedder`: passes through, except within `using`.
+
+    The original is kept out of the module tree, so that state dicts and the memory manager see no difference. Positions
+    are per thread: a model may run on several devices at once.
+    """
+
+    def __init__(self, original: nn.Module):
+        super().__init__()
+        object.__setattr__(self, "original", original)
+        object.__setattr__(self, "_local", threading.local())
+
+    @contextmanager
+    def using(self, positions: Tensor) -> Iterator[None]:
+        """Place tokens at `positions` [tokens, 3] within this block."""
+        outer = getattr(self._local, "positions", None)
+        self._local.positions = positions
+        try:
+            yield
+        finally:
+            self._local.positions = outer
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Native positions [B, tokens, 3] -> whatever the original embedder returns, for ours."""
+        positions = getattr(self._local, "positions", None)
+        if positions is None:
+            return self.original(ids)
+        if positions.shape[0] != ids.shape[1]:
+            raise OmniAlphaError(
+                f"The model runs on {ids.shape[1]} tokens where {positions.shape[0]} belong to the text, the layers to "
+                f"make and the input layers. Another extension added or removed some; remove its patch from this MODEL."
+            )
+        return self.original(positions.to(ids.device)[None].expand(ids.shape[0], -1, -1))
+
+
+class LayoutReader:
+    """DIFFUSION_MODEL wrapper: works out the layout of one call and sets its positions."""
+
+    def __init__(self, axis: str):
+        self.axis = axis
+
+    def __call__(self, executor, x: Tensor, timestep: Tensor, context: Tensor, *args, **kwargs) -> Tensor:
+        """Runs the model: x [B, 16, m, h, w], context [B, L, D], `ref_latents` a list of [B, 16, frames, a, b]."""
+        model = executor.class_obj
+        embedder = model.pe_embedder
+        if not isinstance(embedder, LayerEmbedder):
+            raise OmniAlphaError(
+                "Another extension replaced the position embedder of this MODEL after OmniAlpha. "
+                "Put 'OmniAlpha Patch Model' behind its node."
+            )
+        _check_context(context, model)
+        references = _argument(model.forward, "ref_latents", x, timestep, context, *args, **kwargs) or []
+        patch = model.patch_size
+        targets = _extents(x, patch)
+        inputs = [extent for latent in references for extent in _extents(latent, patch)]
+        with embedder.using(_positions(tuple(targets), tuple(inputs), context.shape[1], self.axis)):
+            return executor(x, timestep, context, *args, **kwargs)
+
+
+def _extents(latent: Tensor, patch: int) -> list[tuple[int, int]]:
+    """(rows, columns) in patches of every layer in a latent: one per frame. The model pads odd sides up."""
+    frames = latent.shape[2] if latent.ndim == 5 else 1
+    return [(-(-latent.shape[-2] // patch), -(-latent.shape[-1] // patch))] * frames
+
+
+def _argument(forward, name: str, *args, **kwargs):
+    """What a call of `forward` passes as `name`, wherever this release of ComfyUI has it."""
+    return inspect.signature(forward).bind(*args, **kwargs).arguments.get(name)
+
+
+def _check_context(context: Tensor, model: nn.Module) -> None:
+    wanted = model.txt_norm.weight.shape[0]
+    if context.shape[-1] != wanted:
+        raise OmniAlphaError(
+            f"The text embeddings have {context.shape[-1]} values per token, this MODEL reads {wanted}: CLIP and MODEL "
+            f"come from different checkpoints. Load both from the same one."
+        )
+
+
+# A run asks for the same two layouts (with and without the prompt) in every step.
+@lru_cache(maxsize=8)
+def _positions(targets: tuple, inputs: tuple, text_length: int, axis: str) -> Tensor:
+    with torch.inference_mode(False):
+        return layer_positions(targets, inputs, text_length, axis)

@@ -1,0 +1,61 @@
+"""An instruction and its pictures as CONDITIONING."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from comfy.sd import CLIP
+from comfy.text_encoders.qwen_image import QwenImageTokenizer
+from torch import Tensor
+
+from ...omnialpha.errors import OmniAlphaError
+from ...omnialpha.text import PICTURE, condition_image, full_prompt
+from .text_encoder import ENCODER
+from .window_order import in_picture_order
+
+
+def check_clip(clip: CLIP) -> None:
+    """Makes sure that a CLIP is Qwen2.5-VL as Qwen-Image uses it.
+
+    Raises:
+        OmniAlphaError: it is something else; the message says what.
+    """
+    if not hasattr(clip.cond_stage_model, ENCODER) or not isinstance(clip.tokenizer, QwenImageTokenizer):
+        raise OmniAlphaError(
+            f"This CLIP is a {type(clip.cond_stage_model).__name__}; OmniAlpha needs Qwen2.5-VL. Load it with 'Load CLIP' "
+            f"and type 'qwen_image', or use 'OmniAlpha Load Checkpoint'."
+        )
+
+
+def encode(clip: CLIP, instruction: str, layers: Sequence[Tensor]) -> list:
+    """CONDITIONING of an instruction about some layers.
+
+    Args:
+        clip: Qwen2.5-VL from any loader.
+        instruction: what the model is told; may be empty.
+        layers: the input layers [4, H, W] at their fitted size, in sequence order.
+
+    Raises:
+        OmniAlphaError: another text encoder, or reserved tokens in the instruction.
+    """
+    check_clip(clip)
+    prompt = full_prompt(instruction, len(layers), edit_template(clip))
+    clip = in_picture_order(clip)
+    tokens = clip.tokenize(prompt, images=[_picture(layer) for layer in layers])
+    return clip.encode_from_tokens_scheduled(tokens)
+
+
+def edit_template(clip: CLIP) -> str:
+    """The edit template with `{}` where the prompt goes, worded as the installed ComfyUI has it.
+
+    ComfyUI's has the place of one picture built in; ours come with the prompt.
+    """
+    return clip.tokenizer.llama_template_images.replace(PICTURE.split(": ")[1], "")
+
+
+def _picture(layer: Tensor) -> Tensor:
+    """[4, H, W] -> IMAGE [1, H', W', 3] as the encoder sees it, a size that it does not scale again."""
+    pixels = np.asarray(condition_image(layer), dtype=np.float32)
+    return torch.from_numpy(pixels / 255)[None]

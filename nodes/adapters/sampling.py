@@ -1,0 +1,83 @@
+"""One sampling run on ComfyUI's samplers: progress, RGBA previews, interrupts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import torch
+from comfy.model_management import intermediate_device
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from . import guidance as rescaled
+from . import positions
+
+Preview = Callable[[Tensor], tuple]
+
+
+def ensure_patched(model: ModelPatcher) -> ModelPatcher:
+    """A MODEL with layer positions and norm-preserving guidance: itself where the artist has patched it already.
+
+    Raises:
+        OmniAlphaError: not a Qwen-Image model.
+    """
+    positions.check_model(model)
+    if positions.is_installed(model):
+        return model
+    patched = positions.install(model)
+    if not rescaled.is_installed(patched):
+        rescaled.install(patched)
+    return patched
+
+
+def empty_latent(targets: int, size: tuple[int, int]) -> dict:
+    """LATENT for that many layers of (height, width) pixels: zeros [1, 16, m, h, w]."""
+    shape = (1, 16, targets, size[0] // 8, size[1] // 8)
+    return {"samples": torch.zeros(shape, device=intermediate_device())}
+
+
+def sample(
+    model: ModelPatcher,
+    positive: list,
+    negative: list,
+    latent: Tensor,
+    sigmas: Tensor,
+    scale: float,
+    seed: int,
+    sampler: str,
+    preview: Preview | None = None,
+) -> Tensor:
+    """RAW latents [1, 16, m, h, w] of one run.
+
+    Args:
+        model: patched MODEL.
+        positive: CONDITIONING with reference latents.
+        negative: the same for the negative prompt; not evaluated at scale 1.
+        latent: zeros [1, 16, m, h, w].
+        sigmas: [steps + 1].
+        scale: guidance.
+        seed: of the noise, which ComfyUI and the library draw alike.
+        sampler: one of ComfyUI's sampler names.
+        preview: estimate of the clean latents -> preview for the progress bar.
+    """
+    progress = comfy.utils.ProgressBar(len(sigmas) - 1)
+
+    def after_step(step: int, estimate: Tensor, _: Tensor, steps: int) -> None:
+        progress.update_absolute(step + 1, steps, preview(estimate) if preview else None)
+
+    return comfy.sample.sample_custom(
+        model,
+        comfy.sample.prepare_noise(latent, seed),
+        scale,
+        comfy.samplers.sampler_object(sampler),
+        sigmas,
+        positive,
+        negative,
+        latent,
+        callback=after_step,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
