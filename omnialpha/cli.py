@@ -103,8 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     inspect = _command(commands, "inspect", _inspect, "say what a file or folder is", INSPECT_HELP)
     inspect.add_argument("path", metavar="FILE|FOLDER", help='safetensors file, checkpoint folder, or "micro"')
-    inspect.add_argument("--checkpoint", metavar="PATH", default="micro",
-                         help="whose transformer a LoRA is compared with (default: micro)")  # fmt: skip
+    inspect.add_argument("--checkpoint", metavar="PATH", help="whose transformer a LoRA is compared with")
     inspect.add_argument("--json", action="store_true", help="for programs")
 
     convert = _command(commands, "convert-vae", _convert, "convert a VAE", CONVERT_HELP)

@@ -1,0 +1,74 @@
+"""The command `convert-vae`: RGB to RGBA by opaque initialisation, and one key layout to the other."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from .checkpoint import load_tensors
+from .errors import OmniAlphaError
+from .vae_weights import channels, is_rgba, key_layout, opaque_initialise, to_diffusers, to_wan
+
+
+def convert_vae(source: str | Path, target: str | Path, layout: str | None = None, opaque: bool = False) -> str:
+    """Writes a VAE in another form. Tensors keep their precision; the rename of layouts is exact.
+
+    Args:
+        source: VAE file or folder, in either layout.
+        target: the .safetensors file to write; its folder must exist, the file must not.
+        layout: "wan" or "diffusers"; as it is unless told.
+        opaque: turn an RGB VAE into an RGBA one (opaque initialisation, paper section 3.2.1).
+
+    Returns:
+        One sentence that says what was written.
+
+    Raises:
+        OmniAlphaError: the source is no such VAE, nothing would change, or the target exists or cannot be written.
+    """
+    source, target = Path(source).expanduser(), Path(target).expanduser()
+    _check_target(target)
+    weights = load_tensors(source)
+    before = key_layout(weights)
+    if before is None:
+        raise OmniAlphaError(
+            f"{source} is not a Qwen-Image VAE. `python -m omnialpha inspect {source}` says what it is."
+        )
+    layout = layout or before
+    if opaque and is_rgba(weights):
+        raise OmniAlphaError(f"{source} is an RGBA VAE already; leave out --opaque.")
+    if not opaque and layout == before:
+        raise OmniAlphaError(f"Nothing to do: {source} is in the {before} layout. Give --layout or --opaque.")
+    if opaque:
+        weights = opaque_initialise(weights)
+    weights = to_wan(weights) if layout == "wan" else to_diffusers(weights)
+    _save(weights, target)
+    reads, writes = channels(weights)
+    return f"{target}: {reads} channels in, {writes} out, {layout} layout, {len(weights)} tensors."
+
+
+def _check_target(target: Path) -> None:
+    if target.suffix != ".safetensors":
+        raise OmniAlphaError(f"{target} does not end in .safetensors, the only format written.")
+    if target.exists():
+        raise OmniAlphaError(f"{target} exists and is not overwritten. Choose another name.")
+    if not target.parent.is_dir():
+        raise OmniAlphaError(f"There is no folder {target.parent}. Make it first.")
+    if not os.access(target.parent, os.W_OK):
+        raise OmniAlphaError(f"The folder {target.parent} cannot be written to. Choose another one.")
+
+
+def _save(weights, target: Path) -> None:
+    """Whole or not at all, as `layers.write_layer` does it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    part = target.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        save_file({key: tensor.contiguous() for key, tensor in weights.items()}, part, {"format": "pt"})
+        _check_target(target)  # writing gigabytes takes a while
+        os.replace(part, target)
+    except (OSError, SafetensorError) as error:
+        raise OmniAlphaError(f"Could not write {target}: {error}. Check that the disk has room.") from error
+    finally:
+        part.unlink(missing_ok=True)
