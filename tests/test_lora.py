@@ -1,0 +1,141 @@
+"""LoRA files in every key style, against the authors' forward pass with one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from omnialpha.errors import OmniAlphaError
+from omnialpha.lora import apply_lora, read_lora
+from omnialpha.rope import install_rope
+from omnialpha.sequence import pack, unpack
+
+GOLDEN = Path(__file__).parent / "golden" / "dit"
+LORA = GOLDEN / "lora_rank4.safetensors"
+
+
+@pytest.fixture
+def transformer():
+    from diffusers import QwenImageTransformer2DModel
+
+    model = QwenImageTransformer2DModel.from_pretrained(GOLDEN / "transformer", torch_dtype=torch.float32)
+    return install_rope(model).eval()
+
+
+def restyled(tmp_path, rename, metadata=None, **changes):
+    """The fixture's LoRA under other names."""
+    path = tmp_path / "lora.safetensors"
+    tensors = {rename(key.removeprefix("transformer.")): tensor for key, tensor in load_file(LORA).items()}
+    save_file(tensors | changes, path, metadata)
+    return path
+
+
+def kohya(key):
+    stem, end = key.rsplit(".lora_", 1)
+    side = {"A.weight": "lora_down.weight", "B.weight": "lora_up.weight"}[end]
+    return f"lora_unet_{stem.replace('.', '_')}.{side}"
+
+
+STYLES = {
+    "bare": lambda key: key,
+    "diffusers": lambda key: "transformer." + key,
+    "PEFT": lambda key: "base_model.model." + key,
+    "PEFT adapter": lambda key: "base_model.model.transformer." + key.replace(".weight", ".default.weight"),
+    "ComfyUI": lambda key: "diffusion_model." + key,
+    "kohya": kohya,
+}
+
+
+@torch.no_grad()
+def velocity(transformer):
+    """Case m2n1 of the fixture."""
+    with safe_open(GOLDEN / "forward.safetensors", "pt") as file:
+        x, ref, context, t = (file.get_tensor(f"m2n1.{key}") for key in ("x", "ref0", "context", "t"))
+    tokens, shapes = pack(x, [ref[:, :, 0]])
+    out = transformer(tokens, context, timestep=t, img_shapes=shapes, return_dict=False)[0]
+    return unpack(out, 2, *x.shape[-2:])
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_forward_equals_the_authors(transformer, tmp_path, style):
+    path = restyled(tmp_path, STYLES[style])
+    before = velocity(transformer)
+    assert apply_lora(transformer, path) == []
+    found, expected = velocity(transformer), load_file(GOLDEN / "forward_lora.safetensors")["m2n1.out"]
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    assert (found - before).abs().max() > 0.01
+
+
+def test_strength_follows_alpha_and_metadata(tmp_path):
+    module = "transformer_blocks.0.attn.to_q"
+    config = json.dumps({"transformer.lora_alpha": 8, "transformer.alpha_pattern": {"attn.to_k": 2}})
+    lora = read_lora(restyled(tmp_path, STYLES["diffusers"], {"lora_adapter_metadata": config}))
+    assert lora.ranks == [4] and lora.style == "diffusers"
+    assert lora.strength(module, None) == 8 / 4
+    assert lora.strength("transformer_blocks.1.attn.to_k", None) == 2 / 4
+    assert lora.strength(module, 1.0) == 1 / 4  # a tensor of its own says it more precisely
+    assert read_lora(LORA).strength(module, None) == 1.0
+
+
+def test_scale_is_linear(transformer):
+    weight = transformer.transformer_blocks[0].attn.to_q.weight
+    before = weight.detach().clone()
+    apply_lora(transformer, LORA, 0.5)
+    half = weight.detach() - before
+    apply_lora(transformer, LORA, 0.5)
+    torch.testing.assert_close(weight.detach() - before, 2 * half)
+
+
+def test_what_has_no_place_is_reported(transformer, tmp_path):
+    path = restyled(
+        tmp_path,
+        STYLES["bare"],
+        **{
+            "text_encoder.q.lora_A.weight": torch.zeros(4, 8),
+            "text_encoder.q.lora_B.weight": torch.zeros(8, 4),
+            "lonely.lora_A.weight": torch.zeros(4, 8),
+        },
+    )
+    unmatched = apply_lora(transformer, path)
+    assert len(unmatched) == 2
+    assert any("text_encoder.q: the transformer has no such layer" in words for words in unmatched)
+    assert any("lonely" in words for words in unmatched)
+
+
+def test_a_lora_for_another_model_is_refused(transformer, tmp_path):
+    path = restyled(tmp_path, lambda key: "unet.down." + key)
+    with pytest.raises(OmniAlphaError, match="none of its 28 layers has a place"):
+        apply_lora(transformer, path)
+
+
+def test_another_width_is_refused(tmp_path):
+    lora = read_lora(LORA)
+    shapes = {f"{module}.weight": (7, 7) for module in lora.layers}
+    placed, unmatched = lora.match(shapes)
+    assert not placed and "shape (64, 64), the transformer's is (7, 7)" in unmatched[0]
+
+
+@pytest.mark.parametrize(
+    "tensors, words",
+    [
+        ({"a.weight": torch.zeros(2, 2)}, "is not a LoRA"),
+        ({"a.lora_A.weight": torch.zeros(2, 2), "a.dora_scale": torch.zeros(2)}, "DoRA"),
+        ({"a.lokr_w1": torch.zeros(2, 2)}, "LoKr"),
+    ],
+)
+def test_other_files_are_named(tmp_path, tensors, words):
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(OmniAlphaError, match=words):
+        read_lora(tmp_path / "x.safetensors")
+
+
+def test_nan_in_a_lora_is_refused(transformer, tmp_path):
+    key = "transformer_blocks.0.attn.to_q.lora_A.weight"
+    path = restyled(tmp_path, STYLES["bare"], **{key: torch.full((4, 64), float("nan"))})
+    with pytest.raises(OmniAlphaError, match="NaN"):
+        apply_lora(transformer, path)
