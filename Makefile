@@ -7,7 +7,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint fmt browser-tools workflows pictures clean
+.PHONY: help setup demo test quick lint fmt browser-tools workflows pictures inputs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -44,6 +44,9 @@ workflows: $(READY) ## export workflows/*.json to workflows/api through the real
 
 pictures: $(READY) ## remake the pictures of the README with the built-in checkpoint
 	$(PY) tools/make_pictures.py
+
+inputs: $(READY) ## redraw the pictures the workflows open; needs EMOJI=node_modules folder, see tools/make_inputs.py
+	PYTHONPATH=. $(PY) tools/make_inputs.py $(EMOJI)
 
 clean: ## remove the virtual environment and everything made
 	rm -rf $(VENV) out tools/node_modules .pytest_cache .ruff_cache .hypothesis

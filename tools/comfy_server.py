@@ -22,6 +22,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,14 +61,24 @@ def missing_comfyui() -> str | None:
 class ComfyServer:
     """One server process; use it as a context manager.
 
+    Args:
+        pack: folder linked into custom_nodes.
+        extra_args: more of ComfyUI's own arguments.
+        model_names: files to pretend to have, below models ("vae/some.safetensors"), so that graphs which name them can
+            be opened. They are empty: running such a graph fails.
+        start_seconds: how long to wait for the server.
+
     Attributes:
         url: http://127.0.0.1:PORT once started.
         base: the temporary base directory (custom_nodes, input, output, models, ...).
         log: file with everything the server printed.
     """
 
-    def __init__(self, pack: Path = ROOT, extra_args: tuple[str, ...] = (), start_seconds: float = 180):
-        self.pack, self.extra_args, self.start_seconds = pack, extra_args, start_seconds
+    def __init__(
+        self, pack: Path = ROOT, extra_args: Sequence[str] = (), model_names: Iterable[str] = (), start_seconds: float = 180
+    ):
+        self.pack, self.extra_args, self.model_names = pack, extra_args, tuple(model_names)
+        self.start_seconds = start_seconds
         self.client_id = uuid.uuid4().hex
         self.process: subprocess.Popen | None = None
 
@@ -78,6 +89,10 @@ class ComfyServer:
         self.base = Path(tempfile.mkdtemp(prefix="omnialpha-comfy-"))
         for folder in ("custom_nodes", "input", "output", "temp", "user", "models/omnialpha", "models/vae"):
             (self.base / folder).mkdir(parents=True)
+        for name in self.model_names:
+            pretended = self.base / "models" / name
+            pretended.parent.mkdir(parents=True, exist_ok=True)
+            pretended.touch()
         (self.base / "custom_nodes" / PACK).symlink_to(self.pack.resolve(), target_is_directory=True)
         for picture in sorted((self.pack / "workflows/inputs").glob("*.png")):
             shutil.copy(picture, self.base / "input")

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
@@ -32,6 +33,22 @@ def missing_browser() -> str | None:
     if not any((folder / "playwright-core").is_dir() for folder in folders):
         return "no playwright-core found; run `make browser-tools`, or set NODE_PATH to a folder that holds it"
     return None
+
+
+# loader node -> folder below models that its first value, a file name, is in
+MODEL_FOLDERS = {
+    "UNETLoader": "diffusion_models",
+    "CLIPLoader": "text_encoders",
+    "LoraLoaderModelOnly": "loras",
+    "OmniAlphaLoadVAE": "vae",
+}
+
+
+def model_names(workflows: Iterable[Path]) -> set[str]:
+    """The model files that UI workflows name, below models ("vae/some.safetensors")."""
+    nodes = [node for path in workflows for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]]
+    found = [(MODEL_FOLDERS.get(node["type"]), node.get("widgets_values")) for node in nodes]
+    return {f"{folder}/{values[0]}" for folder, values in found if folder}
 
 
 def drive(url: str, *jobs: dict, seconds: float = 600) -> list[dict]:
