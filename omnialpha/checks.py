@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -59,6 +60,6 @@ def check_size(size: Sequence[int], name: str = "A size") -> Size:
         OmniAlphaError: anything else; the message starts with `name`.
     """
     sides = tuple(size)
-    if len(sides) != 2 or any(isinstance(side, bool) or int(side) != side or side < 1 for side in sides):
+    if len(sides) != 2 or any(not isinstance(side, Integral) or side < 1 for side in sides):
         raise OmniAlphaError(f"{name} is (height, width) in whole pixels, at least 1 each, got {sides}.")
     return int(sides[0]), int(sides[1])

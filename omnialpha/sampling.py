@@ -58,37 +58,37 @@ class Schedule:
         Raises:
             OmniAlphaError: a value of the wrong type, or an option that this sampler does not have.
         """
-        foreign = [name for name in _FOREIGN_OPTIONS if config.get(name)]
-        if config.get("time_shift_type", "exponential") != "exponential":
-            foreign.append(f"time_shift_type={config['time_shift_type']}")
-        if foreign:
-            raise OmniAlphaError(
-                f"The scheduler config asks for {', '.join(foreign)}, which OmniAlpha's sampler does not have. "
-                f"Use the scheduler_config.json of Qwen-Image-Edit-2509."
-            )
+        _refuse_foreign_options(config)
         base, top = _number(config, "base_shift", cls.base_shift), _number(config, "max_shift", cls.max_shift)
         if config.get("use_dynamic_shifting") is False:
-            shift = _number(config, "shift", 1.0)
-            if shift <= 0:
-                raise OmniAlphaError(f"The scheduler config has shift = {shift}; expected a number above 0.")
-            base = top = math.log(shift)
-        tokens = (
-            int(_number(config, "base_image_seq_len", cls.base_tokens)),
-            int(_number(config, "max_image_seq_len", cls.max_tokens)),
-        )
-        if tokens[0] == tokens[1]:
-            raise OmniAlphaError(f"The scheduler config has base_image_seq_len = max_image_seq_len = {tokens[0]}.")
-        terminal = (
-            _number(config, "shift_terminal", cls.terminal) if config.get("shift_terminal", cls.terminal) else None
-        )
-        return cls(base, top, *tokens, terminal)
+            base = top = math.log(_number(config, "shift", 1.0, least=1e-6))
+        few = int(_number(config, "base_image_seq_len", cls.base_tokens))
+        many = int(_number(config, "max_image_seq_len", cls.max_tokens))
+        if few == many:
+            raise OmniAlphaError(f"The scheduler config has base_image_seq_len = max_image_seq_len = {few}.")
+        stretched = config.get("shift_terminal", cls.terminal) is not None
+        terminal = _number(config, "shift_terminal", cls.terminal, least=0, below=1) if stretched else None
+        return cls(base, top, few, many, terminal)
 
 
-def _number(config: Mapping, key: str, default: float) -> float:
-    """A finite number of the config, `default` where the key is absent."""
+def _refuse_foreign_options(config: Mapping) -> None:
+    foreign = [name for name in _FOREIGN_OPTIONS if config.get(name)]
+    if config.get("time_shift_type", "exponential") != "exponential":
+        foreign.append(f"time_shift_type={config['time_shift_type']}")
+    if foreign:
+        raise OmniAlphaError(
+            f"The scheduler config asks for {', '.join(foreign)}, which OmniAlpha's sampler does not have. "
+            f"Use the scheduler_config.json of Qwen-Image-Edit-2509."
+        )
+
+
+def _number(config: Mapping, key: str, default: float | None, least: float = -1e6, below: float = 1e6) -> float:
+    """A number of the config, least <= number < below; `default` where the key is absent."""
     value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise OmniAlphaError(f"The scheduler config has {key} = {value!r}; expected a number.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < below:
+        raise OmniAlphaError(
+            f"The scheduler config has {key} = {value!r}; expected a number from {least:g} to below {below:g}."
+        )
     return value
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .checks import Size, check_layer, check_size
+from .checks import Size, check_finite, check_layer, check_size
 from .errors import OmniAlphaError
 from .resizing import FITS, Frame, fit_size
 
@@ -48,7 +48,7 @@ class LayerSequence:
         fit: "scale", "pad" or "exact", see `Frame`.
 
     Raises:
-        OmniAlphaError: no target, unknown fit, an impossible size, or an input that is not a layer.
+        OmniAlphaError: no target, unknown fit, an impossible size, or an input that is not a layer or holds NaN.
     """
 
     layers: list[Tensor] = field(default_factory=list)
@@ -64,7 +64,7 @@ class LayerSequence:
         if self.size is not None:
             check_size(self.size, "The size to work at")
         for index, layer in enumerate(self.layers):
-            check_layer(layer, f"Input layer {index + 1}")
+            check_finite(check_layer(layer, f"Input layer {index + 1}"), f"Input layer {index + 1}")
 
     def fitted(self, pixel_budget: int, multiple: int) -> FittedSequence:
         """The sequence at a checkpoint's sizes.

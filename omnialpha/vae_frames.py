@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # Pixels per latent, each way.
 SCALE = 8
 
-# Above this many pixels (about 1450 x 1450) a picture is tiled unless told otherwise: the full-size VAE takes about 3 GB
-# per megapixel to decode in float32.
+# Above this many pixels (about 1450 x 1450) a picture is tiled unless told otherwise: the full-size VAE takes about 3
+# GB per megapixel to decode in float32.
 TILE_ABOVE = 2**21
 
 # Side of a tile's core, in latents (1024 pixels).
