@@ -62,7 +62,9 @@ def vae_path(name: str) -> Path:
     if path is None and name.startswith(f"{NAME}/"):
         path = folder_paths.get_full_path(NAME, name.removeprefix(f"{NAME}/"))
     if path is None:
-        raise OmniAlphaError(f"There is no VAE file '{name}' under models/vae or models/{NAME} any more. Refresh the node.")
+        raise OmniAlphaError(
+            f"There is no VAE file '{name}' under models/vae or models/{NAME} any more. Refresh the node."
+        )
     return Path(path)
 
 

@@ -12,8 +12,7 @@ from comfy.model_management import intermediate_device
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from . import guidance as rescaled
-from . import positions
+from . import guidance, positions
 
 Preview = Callable[[Tensor], tuple]
 
@@ -28,8 +27,8 @@ def ensure_patched(model: ModelPatcher) -> ModelPatcher:
     if positions.is_installed(model):
         return model
     patched = positions.install(model)
-    if not rescaled.is_installed(patched):
-        rescaled.install(patched)
+    if not guidance.is_installed(patched):
+        guidance.install(patched)
     return patched
 
 

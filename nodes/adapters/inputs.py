@@ -1,0 +1,86 @@
+"""Inputs that several nodes share, worded once."""
+
+from __future__ import annotations
+
+from comfy_api.v0_0_2 import io
+
+from ...omnialpha.errors import OmniAlphaError
+from ...omnialpha.resizing import FITS
+
+_ONE_SIDE = "width is {} and height {}: set both, or leave both at 0."
+
+
+def fit_input() -> io.Combo.Input:
+    """How pictures get to the checkpoint's sizes."""
+    return io.Combo.Input(
+        "fit",
+        options=list(FITS),
+        default=FITS[0],
+        tooltip="How pictures get to the checkpoint's sizes; undone when layers are decoded. scale: stretch a little; "
+        "pad: repeat the edges; exact: not at all, sides must fit already.",
+    )
+
+
+def size_inputs(optional: bool = False) -> list[io.Int.Input]:
+    """The width and height to work at; see `explicit_size`."""
+    return [
+        io.Int.Input(
+            side,
+            default=0,
+            min=0,
+            max=16384,
+            step=16,
+            optional=optional,
+            tooltip=f"The {side} to work at, in pixels. 0 follows the first picture and what the checkpoint is used to.",
+        )
+        for side in ("width", "height")
+    ]
+
+
+def explicit_size(width: int, height: int) -> tuple[int, int] | None:
+    """(height, width) where the artist gave them, None where both are 0.
+
+    Raises:
+        OmniAlphaError: only one of them is given.
+    """
+    if (width == 0) != (height == 0):
+        raise OmniAlphaError(_ONE_SIDE.format(width, height))
+    return (height, width) if width else None
+
+
+def snap_input() -> io.Boolean.Input:
+    """Whether nearly opaque and nearly transparent become exactly so."""
+    return io.Boolean.Input(
+        "snap_alpha",
+        default=False,
+        optional=True,
+        tooltip="Make nearly opaque pixels (250 of 255 and up) opaque, and nearly transparent ones (5 and down) transparent.",
+    )
+
+
+def steps_input() -> io.Int.Input:
+    """Model evaluations of a run."""
+    return io.Int.Input("steps", default=0, min=0, max=1000, tooltip="0: as many as the checkpoint asks for.")
+
+
+def tile_input() -> io.Int.Input:
+    """Side of the VAE's tiles."""
+    return io.Int.Input(
+        "tile_size",
+        default=0,
+        min=0,
+        max=4096,
+        step=64,
+        optional=True,
+        tooltip="Side of the tiles in pixels, for very large pictures. 0: in one piece; ComfyUI tiles by itself when "
+        "memory runs out.",
+    )
+
+
+def mask_output() -> io.Mask.Output:
+    """The layers' alpha as ComfyUI has it."""
+    return io.Mask.Output(
+        "mask",
+        display_name="mask (1 = transparent)",
+        tooltip="Alpha of each layer in ComfyUI's polarity: white is transparent. Invert it to select the object.",
+    )

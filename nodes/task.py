@@ -1,0 +1,176 @@
+"""OmniAlpha Task: any of the 21 tasks in one node."""
+
+import logging
+import warnings
+
+import comfy.samplers
+from comfy_api.v0_0_2 import io
+
+from ..omnialpha.errors import OmniAlphaError, OmniAlphaWarning
+from ..omnialpha.layers import flatten, snap_alpha
+from ..omnialpha.request import Request, plan
+from ..omnialpha.sampling import sigmas
+from ..omnialpha.settings import Settings
+from ..omnialpha.tasks import ROLES, TASKS, get_task
+from .adapters import layer_vae
+from .adapters.conditioning import condition
+from .adapters.images import check_same_size, one_picture, to_bytes_exactly, to_image, to_planes, transparency
+from .adapters.inputs import explicit_size, fit_input, mask_output, size_inputs, snap_input, steps_input
+from .adapters.note import show_note
+from .adapters.preview import previewer
+from .adapters.sampling import empty_latent, ensure_patched, sample
+from .adapters.settings import settings_of
+from .adapters.wires import CATEGORY
+
+_OPEN = object()  # an input that nothing is connected to
+
+
+class OmniAlphaTask(io.ComfyNode):
+    """All steps at once, from pictures to layers; the other nodes are these steps one by one."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="OmniAlphaTask",
+            display_name="OmniAlpha Task",
+            category=CATEGORY,
+            description=(
+                "Generates, completes, mattes, removes or decomposes RGBA layers. Choose a task and connect what it needs; "
+                "the rest is ignored."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="Patched by itself where you have not done it."),
+                io.Clip.Input("clip", tooltip="Qwen2.5-VL."),
+                io.Vae.Input("vae", tooltip="RGBA VAE."),
+                io.Combo.Input(
+                    "task",
+                    options=list(TASKS),
+                    default="matting_auto",
+                    tooltip="\n".join(f"{task.id}: {task.help}" for task in TASKS.values()),
+                ),
+                io.Image.Input("image", optional=True, tooltip="The picture, for all tasks that start from one."),
+                io.Mask.Input(
+                    "guide",
+                    optional=True,
+                    display_name="guide (1 = object)",
+                    tooltip="For tasks by trimap, mask or coarse mask: 1 is object, 0 background, 0.5 unknown (trimap). As "
+                    "drawn in the mask editor; as large as the picture.",
+                ),
+                io.String.Input("text", multiline=True, default="", tooltip="What the layer shows, or which object is meant."),
+                io.String.Input(
+                    "instruction",
+                    multiline=True,
+                    default="",
+                    tooltip="What the model is told. Empty: the task's own wording. {text} stands for the text above.",
+                ),
+                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True),
+                steps_input(),
+                io.Float.Input(
+                    "guidance", default=0.0, min=0.0, max=30.0, step=0.1,
+                    tooltip="0: what the checkpoint asks for. 1: none, twice as fast.",
+                ),
+                io.Combo.Input("sampler", options=comfy.samplers.SAMPLER_NAMES, default="euler"),
+                fit_input(),
+                io.String.Input(
+                    "negative", multiline=True, default="", optional=True, tooltip="What guidance steers away from."
+                ),
+                *size_inputs(optional=True),
+                snap_input(),
+            ],
+            outputs=[
+                io.Image.Output("layers", display_name="layers", tooltip="RGBA, straight alpha, back to front."),
+                mask_output(),
+                io.Image.Output("composite", display_name="composite", tooltip="The layers laid over each other, RGBA."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, task, text="", instruction="", image=_OPEN, guide=_OPEN):
+        # A connected input arrives as None: what it brings is known when the graph runs.
+        try:
+            row = get_task(task) if task is not None else None
+            if row is None:
+                return True
+            _check_connected(row, image is not _OPEN, guide is not _OPEN)
+            if None not in (text, instruction):
+                row.fill(text, instruction)
+        except OmniAlphaError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, task, text, instruction, seed, steps, guidance, sampler, fit,
+        image=None, guide=None, negative="", width=0, height=0, snap_alpha=False,
+    ) -> io.NodeOutput:  # fmt: skip
+        model = ensure_patched(model)
+        settings = settings_of(model, clip.patcher, vae.patcher)
+        request = _plan(
+            settings, cls.hidden.unique_id if cls.hidden else None, task, image, guide, text, instruction,
+            seed=seed, steps=steps or None, guidance=guidance or None, fit=fit, negative=negative,
+            size=explicit_size(width, height),
+        )  # fmt: skip
+        layers = run(request, settings, model, clip, vae, sampler)
+        if snap_alpha:
+            layers = [_snap(layer) for layer in layers]
+        layers = to_bytes_exactly(layers)
+        composite = to_bytes_exactly([flatten(layers)])
+        return io.NodeOutput(to_image(layers), transparency(layers), to_image(composite))
+
+
+_snap = snap_alpha  # the input of that name hides it
+
+
+def run(request: Request, settings: Settings, model, clip, vae, sampler: str) -> list:
+    """Layers [4, H, W] of a request, in the frame of its first picture."""
+    fitted, guided = request.fitted, request.guidance > 1
+    prompts = [request.instruction, request.negative] if guided else [request.instruction]
+    conditionings = condition(clip, vae, fitted, prompts)
+    latent = empty_latent(fitted.targets, fitted.size)["samples"]
+    tokens = latent[0, 0].numel() // 4
+    samples = sample(
+        model,
+        conditionings[0],
+        conditionings[-1],
+        latent,
+        sigmas(request.steps, tokens, settings.schedule),
+        request.guidance if guided else 1.0,
+        request.seed,
+        sampler,
+        previewer(model, vae),
+    )
+    return fitted.restore(layer_vae.decode(vae, samples))
+
+
+def _plan(settings: Settings, node_id, task: str, image, guide, text: str, instruction: str, **options) -> Request:
+    """The library's plan for the node's inputs; what may disappoint is said on the node."""
+    row = get_task(task)
+    _check_connected(row, image is not None, guide is not None)
+    images = [one_picture(image, "The picture")] if row.image_role else []
+    plane = None
+    if row.guide_role:
+        plane = check_same_size(_one_plane(guide), images[0], "The guide")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", OmniAlphaWarning)
+        request = plan(settings, task, instruction, images, plane, text, **options)
+    doubts = [str(one.message) for one in caught if issubclass(one.category, OmniAlphaWarning)]
+    for doubt in doubts:
+        logging.warning("OmniAlpha Task: %s", doubt)
+    show_note(node_id, "\n".join(doubts))
+    return request
+
+
+def _check_connected(row, image: bool, guide: bool) -> None:
+    """Raises OmniAlphaError where something the task needs is not connected."""
+    if row.image_role and not image:
+        raise OmniAlphaError(f"Task '{row.id}' needs a picture: connect {ROLES[row.image_role]} to 'image'.")
+    if row.guide_role and not guide:
+        raise OmniAlphaError(f"Task '{row.id}' needs a guide: connect {ROLES[row.guide_role]} to 'guide'.")
+
+
+def _one_plane(guide):
+    planes = to_planes(guide, "The guide")
+    if len(planes) != 1:
+        raise OmniAlphaError(f"The guide is a batch of {len(planes)} masks; expected one.")
+    return planes[0]
