@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,7 @@ def write_layer(layer: Tensor, path: str | os.PathLike, text: Mapping[str, str] 
     image = to_pil(layer)
     chunks = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
-        chunks.add_text(key, value)
+        chunks.add_text(key, str(value))
     part = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         with open(part, "xb") as file:
@@ -128,7 +129,8 @@ def write_layer(layer: Tensor, path: str | os.PathLike, text: Mapping[str, str] 
             f"to and that the disk has room."
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it has moved, or never came to be
+            part.unlink()
 
 
 def _open(path: Path) -> Image.Image:
