@@ -1,7 +1,7 @@
 """ComfyUI-OmniAlpha: generate, matte, remove, complete and decompose RGBA layers.
 
-ComfyUI imports this file. It looks at the ComfyUI around it first, so that one that is too old gets a sentence it can act
-on instead of a traceback, and its other nodes load as always.
+ComfyUI imports this file. It looks at the ComfyUI around it first, so that one that is too old logs a sentence its
+owner can act on instead of a traceback, and all other nodes load as always.
 """
 
 import logging

@@ -21,7 +21,7 @@ class OmniAlphaDecodeLayers(io.ComfyNode):
             node_id="OmniAlphaDecodeLayers",
             display_name="OmniAlpha Decode Layers",
             category=f"{CATEGORY}/layers",
-            description="Decodes each layer of a latent and undoes the fitting, so that layers lie on the picture again.",
+            description="Decodes each layer of a latent and undoes the fitting: layers lie on the picture again.",
             inputs=[
                 io.Vae.Input("vae", tooltip="RGBA VAE."),
                 io.Latent.Input("latent"),
@@ -69,8 +69,8 @@ def _frame(vae, samples, sequence: LayerSequence) -> Frame:
     size = (h * layer_vae.PIXELS, w * layer_vae.PIXELS)
     if len(layers) % sequence.targets:
         raise OmniAlphaError(
-            f"The latent has {len(layers)} layers and the sequence asks for {sequence.targets}. Connect the sequence that "
-            f"the latent was made from, or switch restore_frame off."
+            f"The latent has {len(layers)} layers and the sequence asks for {sequence.targets}. Connect the sequence "
+            f"that the latent was made from, or switch restore_frame off."
         )
     settings = stated_settings(vae.patcher)
     if settings is not None:
@@ -78,8 +78,8 @@ def _frame(vae, samples, sequence: LayerSequence) -> Frame:
         if fitted.size != size:
             raise OmniAlphaError(
                 f"The latent is {size[1]}x{size[0]} pixels and the sequence works at {fitted.size[1]}x{fitted.size[0]} "
-                f"with this checkpoint (width x height). Connect the sequence and the VAE that the latent was made with, "
-                f"or switch restore_frame off."
+                f"with this checkpoint (width x height). Connect the sequence and the VAE that the latent was made "
+                f"with, or switch restore_frame off."
             )
         return fitted.frame
     # A VAE from a loader of its own says nothing about sizes; the latent itself does.

@@ -18,8 +18,8 @@ class OmniAlphaInstruct(io.ComfyNode):
             display_name="OmniAlpha Instruct",
             category=f"{CATEGORY}/sampling",
             description=(
-                "Turns an instruction and a layer sequence into conditioning and an empty latent for ComfyUI's samplers. "
-                "Layers are fitted to the sizes the checkpoint was trained with."
+                "Turns an instruction and a layer sequence into conditioning and an empty latent for ComfyUI's "
+                "samplers. Layers are fitted to the sizes the checkpoint was trained with."
             ),
             inputs=[
                 io.Clip.Input("clip", tooltip="Qwen2.5-VL."),

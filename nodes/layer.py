@@ -21,8 +21,8 @@ class OmniAlphaLayer(io.ComfyNode):
             display_name="OmniAlpha Layer",
             category=f"{CATEGORY}/layers",
             description=(
-                "Makes an RGBA layer of a picture and its mask. LoadImage takes a file's alpha apart: connect both of its "
-                "outputs here to put it together again."
+                "Makes an RGBA layer of a picture and its mask. LoadImage takes a file's alpha apart: connect both of "
+                "its outputs here to put it together again."
             ),
             inputs=[
                 io.Image.Input("image", tooltip="RGB or RGBA; each picture of a batch is a layer."),
@@ -37,14 +37,15 @@ class OmniAlphaLayer(io.ComfyNode):
                     options=[TRANSPARENT, OPAQUE],
                     default=TRANSPARENT,
                     optional=True,
-                    tooltip=f"What white means. '{TRANSPARENT}' is ComfyUI's alpha (LoadImage, Split Image with Alpha); "
+                    tooltip=f"What white means. '{TRANSPARENT}' is ComfyUI's alpha, as LoadImage gives it; "
                     f"'{OPAQUE}' is what segmentation nodes give.",
                 ),
                 io.Boolean.Input(
                     "clean_hidden",
                     default=True,
                     optional=True,
-                    tooltip="Make fully transparent pixels black. Files often hide old colours there, which the model would see.",
+                    tooltip="Make fully transparent pixels black. Files often hide old colours there, which the model "
+                    "would see.",
                 ),
             ],
             outputs=[io.Image.Output("layer", display_name="layer", tooltip="RGBA, straight alpha.")],

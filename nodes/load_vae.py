@@ -17,7 +17,7 @@ class OmniAlphaLoadVAE(io.ComfyNode):
             node_id="OmniAlphaLoadVAE",
             display_name="OmniAlpha Load VAE",
             category=f"{CATEGORY}/loaders",
-            description="Loads OmniAlpha's RGBA VAE (diffusers or Wan key names), or turns Qwen-Image's RGB VAE into one.",
+            description="Loads OmniAlpha's RGBA VAE, whatever its key names, or turns Qwen-Image's RGB VAE into one.",
             inputs=[
                 io.Combo.Input(
                     "vae_name",

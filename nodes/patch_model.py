@@ -18,16 +18,15 @@ class OmniAlphaPatchModel(io.ComfyNode):
             display_name="OmniAlpha Patch Model",
             category=f"{CATEGORY}/sampling",
             description=(
-                "Teaches a Qwen-Image-Edit MODEL to tell layers apart (MSRoPE-BiL) and to rescale guidance as OmniAlpha "
-                "does. Put it behind LoRAs and in front of the guider. 'OmniAlpha Task' does this itself."
+                "Teaches a Qwen-Image-Edit MODEL to tell layers apart (MSRoPE-BiL) and to rescale guidance as "
+                "OmniAlpha does. Put it in front of the guider. 'OmniAlpha Task' does this itself."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="Qwen-Image-Edit-2509 with the OmniAlpha LoRA, or micro."),
                 io.Boolean.Input(
                     "rescale_guidance",
                     default=True,
-                    tooltip="Keep the length of each token's prediction under guidance, as the model was sampled in the "
-                    "paper. Not the same as 'CFGNorm'.",
+                    tooltip="Under guidance, keep the length of each token's prediction. Not the same as 'CFGNorm'.",
                 ),
                 io.Combo.Input(
                     "layer_axis",

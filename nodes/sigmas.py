@@ -19,7 +19,7 @@ class OmniAlphaSigmas(io.ComfyNode):
             node_id="OmniAlphaSigmas",
             display_name="OmniAlpha Sigmas",
             category=f"{CATEGORY}/sampling",
-            description="Noise levels as OmniAlpha was trained with; they depend on how many layers of which size are made.",
+            description="The noise levels OmniAlpha is sampled at; they depend on the layers' number and size.",
             inputs=[
                 io.Latent.Input("latent", tooltip="The empty latent of 'OmniAlpha Instruct'."),
                 steps_input(),

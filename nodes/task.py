@@ -35,8 +35,8 @@ class OmniAlphaTask(io.ComfyNode):
             display_name="OmniAlpha Task",
             category=CATEGORY,
             description=(
-                "Generates, completes, mattes, removes or decomposes RGBA layers. Choose a task and connect what it needs; "
-                "the rest is ignored."
+                "Generates, completes, mattes, removes or decomposes RGBA layers. Choose a task and connect what it "
+                "needs; the rest is ignored."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="Patched by itself where you have not done it."),
@@ -53,10 +53,10 @@ class OmniAlphaTask(io.ComfyNode):
                     "guide",
                     optional=True,
                     display_name="guide (1 = object)",
-                    tooltip="For tasks by trimap, mask or coarse mask: 1 is object, 0 background, 0.5 unknown (trimap). As "
-                    "drawn in the mask editor; as large as the picture.",
+                    tooltip="For tasks by trimap, mask or coarse mask: 1 is object, 0 background, 0.5 unknown. As drawn in "
+                    "the mask editor, and as large as the picture.",
                 ),
-                io.String.Input("text", multiline=True, default="", tooltip="What the layer shows, or which object is meant."),
+                io.String.Input("text", multiline=True, default="", tooltip="What a layer shows, or which object."),
                 io.String.Input(
                     "instruction",
                     multiline=True,
@@ -80,7 +80,7 @@ class OmniAlphaTask(io.ComfyNode):
             outputs=[
                 io.Image.Output("layers", display_name="layers", tooltip="RGBA, straight alpha, back to front."),
                 mask_output(),
-                io.Image.Output("composite", display_name="composite", tooltip="The layers laid over each other, RGBA."),
+                io.Image.Output("composite", display_name="composite", tooltip="The layers over each other, RGBA."),
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip

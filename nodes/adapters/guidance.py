@@ -23,8 +23,8 @@ def is_installed(model: ModelPatcher) -> bool:
 def rescaled_guidance(args: dict) -> Tensor:
     """`guide` on latents.
 
-    ComfyUI passes x - denoised = sigma * velocity as "cond" and "uncond", and wants the same kind back. Rescaling to the
-    norm of cond commutes with the factor sigma, so it need not be divided out.
+    ComfyUI passes x - denoised = sigma * velocity as "cond" and "uncond", and wants the same kind back. Rescaling to
+    the norm of cond commutes with the factor sigma, so it need not be divided out.
 
     Args:
         args: "cond", "uncond" [B, 16, m, h, w] and "cond_scale".

@@ -31,7 +31,7 @@ def size_inputs(optional: bool = False) -> list[io.Int.Input]:
             max=16384,
             step=16,
             optional=optional,
-            tooltip=f"The {side} to work at, in pixels. 0 follows the first picture and what the checkpoint is used to.",
+            tooltip=f"The {side} to work at, in pixels. 0 follows the first picture and the checkpoint's own size.",
         )
         for side in ("width", "height")
     ]
@@ -54,7 +54,8 @@ def snap_input() -> io.Boolean.Input:
         "snap_alpha",
         default=False,
         optional=True,
-        tooltip="Make nearly opaque pixels (250 of 255 and up) opaque, and nearly transparent ones (5 and down) transparent.",
+        tooltip="Make nearly opaque pixels (250 of 255 and up) opaque and nearly transparent ones (5 and down) "
+        "transparent.",
     )
 
 

@@ -16,7 +16,7 @@ from comfy.utils import ProgressBar
 from torch import Tensor
 
 from ...omnialpha.errors import OmniAlphaError
-from ...omnialpha.vae import is_rgba, key_layout, opaque_initialise, to_wan
+from ...omnialpha.vae_weights import channels, opaque_initialise, to_wan
 from .images import to_image
 from .precision import full_precision
 
@@ -35,22 +35,20 @@ def build_vae(tensors: Mapping[str, Tensor], source: str, opaque_init: bool = Fa
     Raises:
         OmniAlphaError: another architecture, or an RGB VAE without `opaque_init`.
     """
-    if key_layout(tensors) is None:
-        raise OmniAlphaError(
-            f"{source} is not a Qwen-Image (Wan 2.1) VAE: neither diffusers' nor Wan's keys are among its {len(tensors)} "
-            f"tensors. OmniAlpha's is rgba_vae/diffusion_pytorch_model.safetensors."
-        )
-    if not is_rgba(tensors):
-        if not opaque_init:
-            raise OmniAlphaError(
-                f"{source} is an RGB VAE, OmniAlpha needs four channels. Use its rgba_vae, or switch opaque_init on to "
-                f"add an alpha channel that always decodes to opaque."
-            )
-        tensors = opaque_initialise(tensors)
     try:
+        if channels(tensors) == (3, 3):
+            if not opaque_init:
+                raise OmniAlphaError(
+                    "this is an RGB VAE, OmniAlpha needs four channels. Use its rgba_vae, or switch opaque_init on to "
+                    "add an alpha channel that always decodes to opaque."
+                )
+            tensors = opaque_initialise(tensors)
         vae = VAE(sd=to_wan(tensors), dtype=full_precision(tensors))
+    except OmniAlphaError as error:
+        raise OmniAlphaError(f"{source}: {error}") from error
     except RuntimeError as error:  # load_state_dict on other depths or widths
         raise OmniAlphaError(f"{source} has a shape that ComfyUI's Wan VAE cannot take: {error}") from error
+    check_vae(vae)
     return vae
 
 
@@ -60,11 +58,11 @@ def check_vae(vae: VAE) -> None:
     Raises:
         OmniAlphaError: it has not; the message says what was found.
     """
-    channels, latents = getattr(vae, "output_channels", None), getattr(vae, "latent_channels", None)
-    if (channels, latents, getattr(vae, "latent_dim", None)) != (4, 16, 3):
+    colours, latents = getattr(vae, "output_channels", None), getattr(vae, "latent_channels", None)
+    if (colours, latents, getattr(vae, "latent_dim", None)) != (4, 16, 3):
         raise OmniAlphaError(
-            f"This VAE has {channels} colour and {latents} latent channels, OmniAlpha needs the RGBA VAE with 4 and 16. "
-            f"Load it with 'OmniAlpha Load VAE' (which can also make one from Qwen-Image's RGB VAE)."
+            f"This VAE has {colours} colour and {latents} latent channels; OmniAlpha needs the RGBA VAE with 4 and 16. "
+            f"Load it with 'OmniAlpha Load VAE', which can also make one from Qwen-Image's RGB VAE."
         )
 
 
@@ -146,8 +144,8 @@ def _check_sides(layer: Tensor) -> None:
     if h % 16 or w % 16:
         near = [max(16, round(side / 16) * 16) for side in (w, h)]
         raise OmniAlphaError(
-            f"A layer of {w}x{h} cannot be encoded: both sides have to be multiples of 16 pixels. Resize it, for example "
-            f"to {near[0]}x{near[1]}, or let 'OmniAlpha Sequence' and 'OmniAlpha Instruct' fit it."
+            f"A layer of {w}x{h} cannot be encoded: both sides have to be multiples of 16 pixels. Resize it, for "
+            f"example to {near[0]}x{near[1]}, or let 'OmniAlpha Sequence' and 'OmniAlpha Instruct' fit it."
         )
 
 

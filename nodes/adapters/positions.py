@@ -1,8 +1,8 @@
 """Gives a Qwen-Image MODEL the layer positions of MSRoPE-BiL, without touching ComfyUI's code.
 
-Two parts: a wrapper around the diffusion model reads the layout of each call (how many layers, how large, how much text)
-and an object patch replaces the position embedder by one that takes the wrapper's positions instead of the native ones
-while that call runs. Both belong to the clone they were put on; the model it came from stays as it was.
+Two parts: a wrapper around the diffusion model reads the layout of each call (how many layers, how large, how much
+text), and an object patch replaces the position embedder by one that takes the wrapper's positions instead of the
+native ones while that call runs. Both belong to the clone they were put on; the model it came from stays as it was.
 
 ComfyUI's own indices are wrong for this model: with two targets an input shares the second target's index, odd patch
 counts are centred one patch off, and the text starts inside large inputs.

@@ -27,8 +27,8 @@ _CARD = 128  # pixels a side: 256 latents for 17 unknowns
 def previewer(model: ModelPatcher, vae: VAE) -> Callable[[Tensor], tuple] | None:
     """What turns estimated latents into a preview, or None where the artist has previews off.
 
-    The preview shows all layers side by side, back to front. It is a PNG: ComfyUI saves previews in the format it is told,
-    and a JPEG with alpha takes the server down.
+    The preview shows all layers side by side, back to front. It is a PNG: ComfyUI saves previews in the format it is
+    told, and a JPEG with alpha takes the server down.
     """
     if args.preview_method == LatentPreviewMethod.NoPreviews:
         return None

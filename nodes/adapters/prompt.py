@@ -24,8 +24,8 @@ def check_clip(clip: CLIP) -> None:
     """
     if not hasattr(clip.cond_stage_model, ENCODER) or not isinstance(clip.tokenizer, QwenImageTokenizer):
         raise OmniAlphaError(
-            f"This CLIP is a {type(clip.cond_stage_model).__name__}; OmniAlpha needs Qwen2.5-VL. Load it with 'Load CLIP' "
-            f"and type 'qwen_image', or use 'OmniAlpha Load Checkpoint'."
+            f"This CLIP is a {type(clip.cond_stage_model).__name__}; OmniAlpha needs Qwen2.5-VL. Load it with 'Load "
+            f"CLIP' and type 'qwen_image', or use 'OmniAlpha Load Checkpoint'."
         )
 
 

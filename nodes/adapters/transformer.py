@@ -1,7 +1,7 @@
 """A MODEL from a transformer folder in diffusers layout, of any size.
 
-ComfyUI's own loader knows one size of Qwen-Image. Its module takes any, and its keys are those of diffusers, so the shape is
-read from the tensors and config.json and ComfyUI's classes do the rest: dtype, device, memory management.
+ComfyUI's own loader knows one size of Qwen-Image. Its module takes any, and its keys are those of diffusers, so the
+shape is read from the tensors and config.json and ComfyUI's classes do the rest: dtype, device, memory management.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def architecture(tensors: Mapping[str, Tensor], config: Mapping, source: Path | 
     axes = tuple(config.get("axes_dims_rope", (16, 56, 56)))
     if sum(axes) != head:
         raise OmniAlphaError(
-            f"{source}/config.json has axes_dims_rope {list(axes)}; its heads are {head} wide, so they must add up to {head}."
+            f"{source}/config.json has axes_dims_rope {list(axes)}; its heads are {head} wide, so they must add up to "
+            f"{head}."
         )
     patch = int(config.get("patch_size", 2))
     return {
@@ -101,9 +102,11 @@ def _use_statistics(latent_format, mean: list[float], std: list[float]) -> None:
 
 
 def _check_keys(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: Path | str) -> None:
-    missing, stray = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
-    wrong = [key for key in wanted if key in found and found[key].shape != wanted[key].shape]
-    if missing or stray or wrong:
-        what = [f"{len(keys)} {word} (such as {keys[0]})"
-                for keys, word in ((missing, "missing"), (stray, "unknown"), (wrong, "of another shape")) if keys]  # fmt: skip
-        raise OmniAlphaError(f"{source} does not fit ComfyUI's Qwen-Image: tensors {', '.join(what)}.")
+    problems = {
+        "missing": sorted(set(wanted) - set(found)),
+        "unknown": sorted(set(found) - set(wanted)),
+        "of another shape": [key for key in wanted if key in found and found[key].shape != wanted[key].shape],
+    }
+    if any(problems.values()):
+        words = ", ".join(f"{len(keys)} {what} (such as {keys[0]})" for what, keys in problems.items() if keys)
+        raise OmniAlphaError(f"{source} does not fit ComfyUI's Qwen-Image transformer. Tensors: {words}.")

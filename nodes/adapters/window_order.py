@@ -1,8 +1,8 @@
 """Undoes a permutation that ComfyUI's Qwen2.5-VL vision tower leaves in its output.
 
-The tower sorts patches into windows of 112 pixels and attends within each. Its output has to be sorted back; ComfyUI does
-not, so pictures larger than one window reach the transformer with their pieces shuffled. Whether the ComfyUI at hand still
-does that is probed, once, on a tower without weights to speak of.
+The tower sorts patches into windows of 112 pixels and attends within each. Its output has to be sorted back; ComfyUI
+does not, so pictures larger than one window reach the transformer with their pieces shuffled. Whether the ComfyUI at
+hand still does that is probed, once, on a tower of a few numbers.
 """
 
 from __future__ import annotations
