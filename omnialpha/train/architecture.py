@@ -1,0 +1,129 @@
+"""Micro's parts, built from nothing: a tokenizer, a Qwen2.5-VL text encoder and a Qwen-Image transformer.
+
+They are the public checkpoint's classes with small numbers, so the library and ComfyUI run both with the same code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..tasks import TASKS
+from ..text import edit_template, full_prompt
+
+VOCABULARY = 2048
+# Qwen2.5's special tokens that a prompt can hold, in Qwen's order; here they take the last ids.
+SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+    "<|video_pad|>",
+)  # fmt: skip
+
+
+def build_tokenizer(names: Iterable[str]):
+    """A byte-level BPE of `VOCABULARY` tokens that knows the template, the instructions and the objects' names.
+
+    Args:
+        names: names of the objects that training may see.
+
+    Returns:
+        transformers' Qwen2Tokenizer.
+    """
+    from tokenizers import pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
+    tokenizer = Qwen2Tokenizer(vocab={}, merges=[])
+    corpus = [edit_template().replace("{}", " ")] * 50
+    corpus += [full_prompt(task.instruction.replace("{text}", " "), len(task.inputs)) for task in TASKS.values()] * 50
+    corpus += list(names)
+    for token in SPECIAL:
+        corpus = [text.replace(token, " ") for text in corpus]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - len(SPECIAL), initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )  # fmt: skip
+    backend = tokenizer.backend_tokenizer
+    backend.train_from_iterator(corpus, trainer)
+    learned = json.loads(backend.to_str())["model"]
+    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in learned["merges"]]
+    return Qwen2Tokenizer(
+        vocab=learned["vocab"], merges=merges, extra_special_tokens=list(SPECIAL[1:]), model_max_length=4096
+    )
+
+
+def save_tokenizer(tokenizer, folder: Path) -> None:
+    """Write the tokenizer for every reader, in the spelling that transformers 4 and 5 both understand.
+
+    Readers differ: some take tokenizer.json, slow tokenizers want vocab.json and merges.txt with
+    `added_tokens_decoder`, and the `extra_special_tokens` list that transformers 5 writes stops transformers 4.
+    """
+    tokenizer.save_pretrained(folder)
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
+    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    config = {
+        "tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False, "bos_token": None, "unk_token": None,
+        "eos_token": SPECIAL[0], "pad_token": SPECIAL[0], "model_max_length": 4096,
+        "additional_special_tokens": list(SPECIAL[1:]), "clean_up_tokenization_spaces": False,
+        "added_tokens_decoder": {
+            str(tokenizer.convert_tokens_to_ids(token)): {"content": token, **flags} for token in SPECIAL
+        },
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def build_text_encoder(tokenizer):
+    """Qwen2.5-VL: 2 text layers of width 128, 2 vision layers of width 64. About 1 M parameters, random."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    rope = {"rope_type": "default", "type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10000.0}
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": VOCABULARY, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096, "rms_norm_eps": 1e-6,
+            "rope_parameters": rope, "bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        vision_config={
+            "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "patch_size": 14,
+            "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "fullatt_block_indexes": [1],
+            "out_hidden_size": 128, "in_channels": 3,
+        },
+        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def build_transformer():
+    """Qwen-Image's transformer: 6 double-stream blocks, 4 heads of 32. About 3.7 M parameters.
+
+    Modulations and the output start at zero (adaLN-zero, Peebles & Xie 2023): every block begins as the identity.
+    """
+    from diffusers import QwenImageTransformer2DModel
+
+    model = QwenImageTransformer2DModel(
+        patch_size=2, in_channels=64, out_channels=16, num_layers=6, attention_head_dim=32, num_attention_heads=4,
+        joint_attention_dim=128, axes_dims_rope=(8, 12, 12),
+    )  # fmt: skip
+    zero = [part[1] for block in model.transformer_blocks for part in (block.img_mod, block.txt_mod)]
+    for linear in (*zero, model.norm_out.linear, model.proj_out):
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+    return model
+
+
+def as_half(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The state as float16, for the disk. Raises ValueError where float16 cannot hold a value."""
+    state = {name: tensor.detach().half().contiguous() for name, tensor in module.state_dict().items()}
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds values beyond float16")
+    return state

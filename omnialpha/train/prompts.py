@@ -1,0 +1,83 @@
+"""Batches of prompts with pictures through the text encoder, with gradients.
+
+The library encodes one prompt at a time; training needs many that differ in words but share the number and size of
+their pictures. The numbers are the same (a test compares the two).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+
+from ..text import START, full_prompt, user_start, vision_patches, vision_positions
+
+
+class PromptEncoder:
+    """Encodes batches; remembers the tokens of each wording.
+
+    Args:
+        text_encoder: Qwen2_5_VLForConditionalGeneration.
+        tokenizer: its Qwen2 tokenizer.
+    """
+
+    def __init__(self, text_encoder, tokenizer):
+        self.model, self.tokenizer = text_encoder.model, tokenizer
+        self.image_id = text_encoder.config.image_token_id
+        self.vision = text_encoder.config.vision_config
+        self.tokens: dict[tuple[str, int], list[int]] = {}
+
+    def __call__(self, instructions: Sequence[str], seen: Sequence[torch.Tensor]):
+        """Embeddings of a batch.
+
+        Args:
+            instructions: one per sample.
+            seen: per input layer, what the tower sees of it: uint8 [batch, H, W, 3], sides multiples of 28.
+
+        Returns:
+            ([batch, L, D] with the template dropped and shorter prompts padded at the end,
+             bool [batch, L], True for real tokens, or None where no prompt is padded).
+        """
+        side = self.vision.patch_size * self.vision.spatial_merge_size
+        grids = [(pictures.shape[1] // side, pictures.shape[2] // side) for pictures in seen]
+        rows = [self._unfold(self._ids(text, len(seen)), grids) for text in instructions]
+        length = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+        positions = torch.cat(
+            [torch.nn.functional.pad(vision_positions(row, grids, self.image_id), (0, length - len(row))) for row in rows],
+            dim=1,
+        )
+        embeds = self.model.get_input_embeddings()(ids)
+        if seen:
+            embeds = embeds.masked_scatter((ids == self.image_id)[..., None], self._look(seen, grids))
+        # Padding stands at the end and attention is causal, so no real token ever sees it.
+        hidden = self.model.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False)
+        user = self.tokenizer("user\n", add_special_tokens=False)["input_ids"]
+        start = user_start(rows[0], self.tokenizer.convert_tokens_to_ids(START), user)
+        real = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows]).bool()[:, start:]
+        return hidden.last_hidden_state[:, start:], None if real.all() else real
+
+    def _ids(self, instruction: str, pictures: int) -> list[int]:
+        key = (instruction, pictures)
+        if key not in self.tokens:
+            self.tokens[key] = self.tokenizer(full_prompt(*key), add_special_tokens=False)["input_ids"]
+        return self.tokens[key]
+
+    def _unfold(self, ids: list[int], grids: Sequence[tuple[int, int]]) -> list[int]:
+        """Each image token repeated as often as its picture has tokens."""
+        queue, unfolded = list(grids), []
+        for token in ids:
+            unfolded += [token] * (queue[0][0] * queue.pop(0)[1] if token == self.image_id else 1)
+        return unfolded
+
+    def _look(self, seen: Sequence[torch.Tensor], grids: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """Picture tokens in the order of the prompts: sample by sample, picture by picture. [tokens, D]."""
+        patch, merge, frames = self.vision.patch_size, self.vision.spatial_merge_size, self.vision.temporal_patch_size
+        parts = []
+        for pictures, (rows, columns) in zip(seen, grids, strict=True):
+            patches = torch.cat([vision_patches(Image.fromarray(p.numpy()), patch, merge, frames) for p in pictures])
+            grid = torch.tensor([[1, rows * merge, columns * merge]]).expand(len(pictures), -1)
+            tokens = self.model.visual(patches, grid_thw=grid).pooler_output
+            parts.append(tokens.view(len(pictures), rows * columns, -1))
+        return torch.cat(parts, dim=1).flatten(0, 1)
