@@ -95,10 +95,10 @@ def load(checkpoint, device: torch.device, vae=None, lora=None, lora_scale: floa
 
 
 def sample(pipeline, request: Request, label: str = "sampling") -> list[torch.Tensor]:
-    """Runs a request under a progress bar."""
+    """Runs a request under a progress bar, which only a terminal gets to see."""
     from tqdm import tqdm
 
-    with tqdm(total=request.steps, desc=label, unit="step", leave=False, file=sys.stderr) as bar:
+    with tqdm(total=request.steps, desc=label, unit="step", leave=False, disable=None) as bar:
         return pipeline.run(request, lambda step, steps, preview: bar.update(step - bar.n))
 
 

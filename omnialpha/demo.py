@@ -1,0 +1,215 @@
+"""The command `demo`: all five families on pictures the model never saw, with errors against the known truth."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from .checkpoint import check_folder, find_checkpoint
+from .demo_scenes import Scene, load_scenes
+from .demo_sheet import Sheet
+from .layers import flatten, grey_layer, over, over_colour, write_layer
+from .metrics import alpha_mse, psnr, soft_iou
+from .output import new_folder, write_layers
+from .request import Request, plan
+from .settings import Settings, read_settings
+from .tasks import Task, get_task
+
+SCENES = 6
+TASKS = (
+    "text_to_rgba",
+    "text_to_layers",
+    "fg_to_full",
+    "fg_to_bg",
+    "matting_auto",
+    "matting_trimap",
+    "matting_mask",
+    "removal_auto",
+    "removal_mask",
+    "decomposition_auto",
+    "decomposition_mask",
+)
+
+Layers = list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number about a result, and what doing nothing would give.
+
+    Attributes:
+        name: short, with its unit.
+        value: of generated layers, given the scene.
+        baseline: of the trivial answer, None where there is none.
+        trivial: the trivial answer in words.
+    """
+
+    name: str
+    value: Callable[[Scene, Layers], float]
+    baseline: Callable[[Scene], float] | None = None
+    trivial: str = ""
+
+
+def _alpha(index: int) -> tuple[Measure, ...]:
+    """Measures of the foreground's alpha, where that is layer `index`."""
+    return (
+        Measure(
+            "alpha MSE x1000",
+            lambda scene, layers: 1000 * alpha_mse(layers[index][3], scene.foreground[3]),
+            lambda scene: 1000 * alpha_mse(torch.ones_like(scene.mask), scene.foreground[3]),
+            "all opaque",
+        ),
+        Measure(
+            "soft IoU",
+            lambda scene, layers: soft_iou(layers[index][3], scene.foreground[3]),
+            lambda scene: soft_iou(torch.ones_like(scene.mask), scene.foreground[3]),
+            "all opaque",
+        ),
+    )
+
+
+_BACKGROUND = Measure(
+    "background PSNR dB",
+    lambda scene, layers: psnr(over_colour(layers[0]), scene.background[:3]),
+    lambda scene: psnr(scene.composite[:3], scene.background[:3]),
+    "input unchanged",
+)
+_RECOMPOSED = Measure(
+    "recomposed PSNR dB", lambda scene, layers: psnr(over_colour(flatten(layers)), scene.composite[:3])
+)
+_KEPT = Measure(
+    "object kept PSNR dB",
+    lambda scene, layers: psnr(over_colour(layers[0]), scene.foreground[:3], scene.foreground[3]),
+    lambda scene: psnr(scene.background[:3], scene.foreground[:3], scene.foreground[3]),
+    "no object",
+)
+
+
+def measures(task_id: str) -> tuple[Measure, ...]:
+    """What can be measured about a task; nothing where any good picture would do."""
+    family = get_task(task_id).family
+    if family == "matting":
+        return _alpha(0)
+    if family == "removal":
+        return (_BACKGROUND,)
+    if family == "decomposition":
+        return (*_alpha(1), _BACKGROUND, _RECOMPOSED)
+    return (_KEPT,) if task_id == "fg_to_full" else ()
+
+
+def recompose(task_id: str, scene: Scene, layers: Layers) -> torch.Tensor:
+    """The generated layers together with what the scene has beside them; ideally the scene's composite."""
+    targets = get_task(task_id).targets
+    if targets == ("foreground",):
+        return over(layers[0], scene.background)
+    if targets == ("background",):
+        return over(scene.foreground, layers[0])
+    return flatten(layers)
+
+
+def demo(out: str | Path, checkpoint: str | Path = "micro", seed: int = 0, scenes: int = SCENES) -> Path:
+    """Runs the demo. Gives the folder with the layers, `sheet.png` and `results.json`.
+
+    Args:
+        out: folder to make; gets a number where it has something in it.
+        checkpoint: see `checkpoint.find_checkpoint`.
+        seed: of the noise; scene k takes seed + k.
+        scenes: pictures per task.
+
+    Raises:
+        OmniAlphaError: the checkpoint or the demo's pictures are not complete, or the folder cannot be written.
+    """
+    from tqdm import tqdm
+
+    from .running import find_device, load
+
+    started = time.monotonic()
+    folder = find_checkpoint(checkpoint)
+    check_folder(folder)
+    settings, pictures = read_settings(folder), load_scenes(scenes)
+    plans = [(task, k, _plan(settings, task, scene, seed + k)) for task in TASKS for k, scene in enumerate(pictures)]
+    with new_folder(out) as out:
+        pipeline = load(checkpoint, find_device("auto"))
+        sheet = Sheet("OmniAlpha: layers from pictures the model never saw", _COLUMNS)
+        results: dict[str, dict] = {task: {"scenes": []} for task in TASKS}
+        total = sum(request.steps for _, _, request in plans)
+        with tqdm(total=total, desc="demo", unit="step", leave=False, disable=None) as bar:
+            for task, k, request in plans:
+                bar.set_description(task)
+                layers = pipeline.run(request, lambda step, steps, preview: bar.update(1))
+                _write(out / f"{task}-{k + 1}", pictures[k], request, layers, folder.name)
+                results[task]["scenes"].append({m.name: m.value(pictures[k], layers) for m in measures(task)})
+                # Another scene in every row, so that the sheet shows them all and picks none.
+                if k == TASKS.index(task) % scenes:
+                    _row(sheet, task, pictures[k], layers, results[task]["scenes"][-1])
+        _summarise(results, pictures)
+        write_layer(sheet.draw(), out / "sheet.png")
+        (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(table(results))
+    print(f"\n{len(plans)} runs, {scenes} scenes per task, {time.monotonic() - started:.0f} s in all")
+    print(f"layers, results.json and the contact sheet: {out / 'sheet.png'}")
+    return out
+
+
+_COLUMNS = ("input", "guide", "layer 1 (back)", "layer 2 (front)", "recomposed", "truth")
+
+
+def _given(task: Task, scene: Scene) -> list[torch.Tensor]:
+    """What an artist would bring: the image and the guide, as far as the task takes them."""
+    image = [getattr(scene, task.image_role)] if task.image_role else []
+    return image + ([grey_layer(getattr(scene, task.guide_role))] if task.guide_role else [])
+
+
+def _plan(settings: Settings, task_id: str, scene: Scene, seed: int) -> Request:
+    task = get_task(task_id)
+    return plan(
+        settings, task_id, images=_given(task, scene), text="" if task.text == "none" else scene.name, seed=seed
+    )
+
+
+def _write(place: Path, scene: Scene, request: Request, layers: Layers, checkpoint: str) -> None:
+    """One run's layers with what went in, in a folder of their own."""
+    place.mkdir()
+    facts = {"task": request.task.id, "instruction": request.instruction, "checkpoint": checkpoint,
+             "seed": request.seed, "steps": request.steps, "guidance": request.guidance}  # fmt: skip
+    write_layers(layers, request.names, place, facts)
+    for name, layer in zip(("image", "guide"), _given(request.task, scene)):
+        write_layer(layer, place / f"00-{name}.png")
+
+
+def _row(sheet: Sheet, task_id: str, scene: Scene, layers: Layers, values: dict[str, float]) -> None:
+    task = get_task(task_id)
+    given = [*_given(task, scene), None, None][:2]
+    generated = [*layers, None][:2]
+    truths = {"matting": scene.foreground, "removal": scene.background, "decomposition": scene.foreground}
+    lines = [f'"{scene.name}"'] if task.text != "none" else []
+    lines += [f"{name}: {value:.3g}" for name, value in values.items()]
+    sheet.add(task_id, lines, [*given, *generated, recompose(task_id, scene, layers), truths.get(task.family)])
+
+
+def _summarise(results: dict[str, dict], pictures: list[Scene]) -> None:
+    """Adds the means over the scenes, and the trivial answers' means beside them."""
+    for task, result in results.items():
+        result["mean"] = {m.name: fmean(scene[m.name] for scene in result["scenes"]) for m in measures(task)}
+        result["trivial"] = {m.name: fmean(map(m.baseline, pictures)) for m in measures(task) if m.baseline}
+
+
+def table(results: dict[str, dict]) -> str:
+    """The results as text: one line per task and number."""
+    lines = [f"{'task':24}{'against the known truth':24}{'result':>8}{'trivial answer':>30}"]
+    for task, result in results.items():
+        rows = measures(task)
+        if not rows:
+            lines.append(f"{task:24}any good picture will do: see the sheet")
+        for k, measure in enumerate(rows):
+            trivial = result["trivial"].get(measure.name)
+            words = f"{trivial:.3g} ({measure.trivial})" if trivial is not None else ""
+            head = task if k == 0 else ""
+            lines.append(f"{head:24}{measure.name:24}{result['mean'][measure.name]:>8.3g}{words:>30}".rstrip())
+    return "\n".join(lines)
