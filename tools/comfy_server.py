@@ -3,7 +3,7 @@
     with ComfyServer() as server:
         server.get("/object_info")
 
-ComfyUI is looked for in $COMFYUI_DIR, above the pack when it lies in a custom_nodes folder, in ~/comfy/ComfyUI and in
+ComfyUI is looked for in $COMFYUI_PATH, above the pack when it lies in a custom_nodes folder, in ~/comfy/ComfyUI and in
 ~/ComfyUI; its Python in $COMFYUI_PYTHON, then in the virtual environments beside it. The server runs on the CPU, on a
 free port, with a temporary base directory: it never sees nor touches the models, inputs or outputs of that ComfyUI.
 Standard library only.
@@ -31,7 +31,7 @@ PACK = "ComfyUI-OmniAlpha"  # the folder name artists get from a clone
 
 def find_comfyui() -> Path | None:
     """The folder of a ComfyUI (the one with main.py), or None."""
-    named = os.environ.get("COMFYUI_DIR")
+    named = os.environ.get("COMFYUI_PATH")
     home = Path.home()
     guesses = [Path(named).expanduser()] if named else [ROOT.parent.parent, home / "comfy/ComfyUI", home / "ComfyUI"]
     return next((path for path in guesses if (path / "main.py").is_file() and (path / "comfy").is_dir()), None)
@@ -52,7 +52,7 @@ def missing_comfyui() -> str | None:
     """Why no ComfyUI can be started, in words for a person; None when one can."""
     comfyui = find_comfyui()
     if comfyui is None:
-        return "no ComfyUI found; set COMFYUI_DIR to its folder"
+        return "no ComfyUI found; set COMFYUI_PATH to its folder"
     if find_python(comfyui) is None:
         return f"no Python found beside {comfyui}; set COMFYUI_PYTHON to the one that runs it"
     return None
@@ -75,7 +75,11 @@ class ComfyServer:
     """
 
     def __init__(
-        self, pack: Path = ROOT, extra_args: Sequence[str] = (), model_names: Iterable[str] = (), start_seconds: float = 180
+        self,
+        pack: Path = ROOT,
+        extra_args: Sequence[str] = (),
+        model_names: Iterable[str] = (),
+        start_seconds: float = 180,
     ):
         self.pack, self.extra_args, self.model_names = pack, extra_args, tuple(model_names)
         self.start_seconds = start_seconds
