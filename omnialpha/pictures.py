@@ -214,12 +214,10 @@ def _from_words(words: np.ndarray) -> Tensor:
 def _layer_from_numbers(image: Image.Image) -> Tensor:
     """A layer from PIL's modes with one number per pixel: 16 or 32-bit whole numbers, or floats."""
     numbers = np.asarray(image)[None]
-    if image.mode.startswith("I;16"):
-        words = numbers.astype(np.uint16)
+    # Older releases of PIL give 16-bit grey as "I", and so do writers that put 16 bits into a wider type.
+    if image.mode != "F" and numbers.max() <= 65535:
+        words = numbers.clip(min=0).astype(np.uint16)
         return _from_words(np.concatenate([words, words, words, _key_alpha(words, image)[None]]))
-    if image.mode == "F":
-        grey = np.nan_to_num(numbers, nan=0.0, posinf=1.0, neginf=0.0)
-    else:  # 32-bit, though mostly it is 16-bit data that some writer put into a wider type
-        grey = numbers / (65535 if numbers.max() <= 65535 else 2**31 - 1)
+    grey = numbers / (2**31 - 1) if image.mode == "I" else np.nan_to_num(numbers, nan=0.0, posinf=1.0, neginf=0.0)
     grey = torch.from_numpy(grey.astype(np.float32)).clamp(0, 1)
     return torch.cat([grey, grey, grey, torch.ones_like(grey)])

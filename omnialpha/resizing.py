@@ -39,12 +39,13 @@ def resize(layer: Tensor, size: Size) -> Tensor:
         return layer
     colour, alpha = layer[:3], layer[3:]
     if bool((alpha == 1).all()):
-        return torch.cat([_interpolate(colour, (height, width)), alpha.new_ones(1, height, width)])
+        return torch.cat([_interpolate(colour, (height, width)).clamp(0, 1), alpha.new_ones(1, height, width)])
     scaled = _interpolate(torch.cat([colour * alpha, alpha]), (height, width))
     colour, alpha = scaled[:3], scaled[3:]
+    # Bicubic overshoots at edges. Only the quotient of the two is the colour, so it is taken before either is clamped.
     visible = alpha > _NO_COLOUR
     colour = torch.where(visible, colour / torch.where(visible, alpha, 1), 0)
-    return torch.cat([colour.clamp(0, 1), alpha])
+    return torch.cat([colour, alpha]).clamp(0, 1)
 
 
 def resize_plane(plane: Tensor, size: Size) -> Tensor:
@@ -54,13 +55,12 @@ def resize_plane(plane: Tensor, size: Size) -> Tensor:
         OmniAlphaError: not a mask, or not a size.
     """
     size = check_size(size)
-    return plane if check_plane(plane).shape == size else _interpolate(plane[None], size)[0]
+    return plane if check_plane(plane).shape == size else _interpolate(plane[None], size)[0].clamp(0, 1)
 
 
 def _interpolate(channels: Tensor, size: Size) -> Tensor:
-    """[C, H, W] -> [C, *size], clamped to [0, 1] because bicubic overshoots at edges."""
-    scaled = F.interpolate(channels[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]
-    return scaled.clamp(0, 1)
+    """[C, H, W] -> [C, *size], not clamped."""
+    return F.interpolate(channels[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]
 
 
 def fit_size(h: int, w: int, pixels: float, multiple: int) -> Size:

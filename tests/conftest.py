@@ -6,12 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would fetch something has to fail instead
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 import comfy_server
 import frontend
+
+# How long a test takes says nothing about it on a machine that others use as well.
+settings.register_profile("omnialpha", deadline=None)
+settings.load_profile("omnialpha")
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent

@@ -245,7 +245,8 @@ def test_a_truncated_16_bit_file(tmp_path):
         read_layer(path)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF"]), st.integers(0, 10**6), st.binary(min_size=1, max_size=8)
 )

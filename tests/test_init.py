@@ -1,0 +1,31 @@
+"""Importing the package costs nothing until something of it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import omnialpha
+
+
+def test_importing_loads_nothing_heavy():
+    code = (
+        "import sys, omnialpha; omnialpha.__version__; dir(omnialpha);"
+        "print([name for name in ('torch', 'numpy', 'PIL', 'diffusers', 'safetensors') if name in sys.modules])"
+    )
+    root = Path(__file__).resolve().parent.parent
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", omnialpha.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(omnialpha, name) is not None and name in dir(omnialpha)
+
+
+def test_other_names_are_not():
+    with pytest.raises(AttributeError, match="nothing_such"):
+        omnialpha.nothing_such  # noqa: B018
