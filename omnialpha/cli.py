@@ -45,6 +45,10 @@ The public checkpoint: --checkpoint Qwen-Image-Edit-2509 --vae rgba_vae --lora p
 guides: white = object, black = background, grey (trimaps only) = unknown; as large as the picture.
 sizes: pictures are scaled to what the checkpoint was trained with and the layers come back in your picture's size."""
 
+TASKS_HELP = """\
+Lists the 21 tasks in their five families: which layers go in, which come out (back to front), whether text takes
+part. Every checkpoint takes every task, but it does well only what it was trained on; --checkpoint marks those."""
+
 INSPECT_HELP = """\
 Says what a weight file or a checkpoint folder is, without loading it: kind, key layout, channels, dtype, and for
 folders the tasks, the sizes and whatever is missing. A LoRA is compared with the transformer of --checkpoint."""
@@ -97,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(_command(commands, "run", _run, "run a task on your pictures", RUN_HELP, RUN_EXAMPLES))
 
-    tasks = _command(commands, "tasks", _tasks, "list the tasks", "Lists the tasks: what goes in, what comes out.")
+    tasks = _command(commands, "tasks", _tasks, "list the tasks", TASKS_HELP)
     tasks.add_argument("--checkpoint", metavar="PATH", help="mark the tasks this checkpoint was trained on")
     tasks.add_argument("--json", action="store_true", help="for programs")
 
