@@ -17,7 +17,8 @@ const FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-bac
 async function openFrontend(browser, url) {
   const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
   const settings = { 'Comfy.TutorialCompleted': true, 'Comfy.Workflow.ShowMissingNodesWarning': true,
-    'Comfy.Workflow.ShowMissingModelsWarning': false, 'Comfy.Graph.CanvasMenu': false, 'Comfy.Minimap.Visible': false };
+    'Comfy.Workflow.ShowMissingModelsWarning': false, 'Comfy.Graph.CanvasMenu': false, 'Comfy.Minimap.Visible': false,
+    'LiteGraph.Canvas.MinFontSizeForLOD': 0 /* text stays, however small */ };
   await page.request.post(`${url}/settings`, { data: settings });
   await page.goto(url, { waitUntil: 'domcontentloaded' });
   await page.waitForFunction(

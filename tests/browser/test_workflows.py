@@ -12,12 +12,19 @@ import pytest
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
 
 
+BROKEN = Path("broken")
+
+
 @pytest.fixture(scope="module")
-def opened() -> dict[Path, dict]:
-    """What the frontend made of each workflow; one server and one browser for all."""
+def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, dict]:
+    """What the frontend made of each workflow, and of a broken one; one server and one browser for all."""
+    graph = json.loads(WORKFLOWS[0].read_text(encoding="utf-8"))
+    next(node for node in graph["nodes"] if node["type"].startswith("OmniAlpha"))["type"] = "OmniAlphaDoesNotExist"
+    broken = tmp_path_factory.mktemp("workflows") / "broken.json"
+    broken.write_text(json.dumps(graph), encoding="utf-8")
     with comfy_server.ComfyServer(model_names=frontend.model_names(WORKFLOWS)) as server:
-        results = frontend.drive(server.url, *({"workflow": path} for path in WORKFLOWS))
-    return dict(zip(WORKFLOWS, results, strict=True))
+        results = frontend.drive(server.url, *({"workflow": path} for path in [*WORKFLOWS, broken]))
+    return dict(zip([*WORKFLOWS, BROKEN], results, strict=True))
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -31,13 +38,6 @@ def test_export_is_current(opened: dict[Path, dict], path: Path):
     assert opened[path]["output"] == committed, "export it anew: make workflows"
 
 
-def test_damage_is_noticed(opened: dict[Path, dict], tmp_path: Path):
-    """The checks above mean something: a workflow with an unknown node and a dead link is not passed over."""
-    graph = json.loads(WORKFLOWS[0].read_text(encoding="utf-8"))
-    ours = next(node for node in graph["nodes"] if node["type"].startswith("OmniAlpha"))
-    ours["type"] = "OmniAlphaDoesNotExist"
-    broken = tmp_path / "broken.json"
-    broken.write_text(json.dumps(graph))
-    with comfy_server.ComfyServer(model_names=frontend.model_names(WORKFLOWS)) as server:
-        (result,) = frontend.drive(server.url, {"workflow": broken})
-    assert any("no such node" in problem for problem in result["problems"])
+def test_damage_is_noticed(opened: dict[Path, dict]):
+    """The checks above mean something."""
+    assert any("no such node" in problem for problem in opened[BROKEN]["problems"])
