@@ -92,10 +92,11 @@ def vae_from_weights(
         )
     try:
         base_dim, z_dim = weights["encoder.conv_in.weight"].shape[0], weights["post_quant_conv.weight"].shape[0]
+        _check_statistics(statistics or {}, z_dim)
         with torch.device("meta"):
             vae = AutoencoderKLQwenImage(base_dim=base_dim, z_dim=z_dim, input_channels=4, **(statistics or {}))
         vae.load_state_dict(weights, assign=True)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, IndexError, RuntimeError) as error:
         raise OmniAlphaError(
             f"The tensors are not those of a complete Qwen-Image VAE: {_first_lines(error)}"
         ) from error
@@ -113,11 +114,16 @@ def _statistics(folder: Path) -> dict[str, list[float]]:
     data = read_json(config) if config.is_file() else {}
     if "AutoencoderKL" not in str(data.get("_class_name", "")):
         return {}  # somebody else's config, in a folder of many files
-    found = {key: data[key] for key in ("latents_mean", "latents_std") if data.get(key) is not None}
-    for key, values in found.items():
-        if not isinstance(values, list) or not all(isinstance(value, (int, float)) for value in values):
-            raise OmniAlphaError(f"{config} has {key} = {values!r}; expected a list of numbers.")
-    return found
+    return {key: data[key] for key in ("latents_mean", "latents_std") if data.get(key) is not None}
+
+
+def _check_statistics(statistics: Mapping[str, list[float]], count: int) -> None:
+    for key, values in statistics.items():
+        numbers = isinstance(values, (list, tuple)) and all(isinstance(value, (int, float)) for value in values)
+        if not numbers or len(values) != count:
+            raise OmniAlphaError(f"The VAE's config has {key} = {values!r}; expected {count} numbers.")
+        if key == "latents_std" and min(values) <= 0:
+            raise OmniAlphaError(f"The VAE's config has {key} = {values!r}; deviations must be above 0.")
 
 
 def encode_layers(vae: AutoencoderKLQwenImage, layers: Iterable[Tensor], tile: bool | None = None) -> list[Tensor]:
@@ -132,7 +138,8 @@ def encode_layers(vae: AutoencoderKLQwenImage, layers: Iterable[Tensor], tile: b
         float32 [16, H/8, W/8] each, on the VAE's device.
 
     Raises:
-        OmniAlphaError: not a layer, NaN in it, or a side that is not a multiple of 8.
+        OmniAlphaError: not a layer, NaN in it, or a side that is not a multiple of 8,
+            or NaN in what the VAE makes of it.
     """
     latents = []
     mean, std = _statistics_of(vae)
@@ -140,8 +147,8 @@ def encode_layers(vae: AutoencoderKLQwenImage, layers: Iterable[Tensor], tile: b
         for index, layer in enumerate(layers):
             _check_picture(layer, f"Layer {index + 1} to encode")
             picture = layer.to(_device(vae), vae.dtype)[None, :, None] * 2 - 1
-            raw = vae.encode(picture).latent_dist.mode()[0, :, 0]
-            latents.append((raw.float() - mean) / std)
+            raw = vae.encode(picture).latent_dist.mode()[0, :, 0].float()
+            latents.append((check_finite(raw, f"Encoded layer {index + 1}") - mean) / std)
     return latents
 
 
@@ -166,8 +173,7 @@ def decode_layers(vae: AutoencoderKLQwenImage, latents: Iterable[Tensor], tile: 
             _check_latent(latent, len(mean), f"Latent {index + 1} to decode")
             raw = (latent.to(mean) * std + mean).to(vae.dtype)
             picture = vae.decode(raw[None, :, None]).sample[0, :, 0].float().cpu()
-            check_finite(picture, f"Decoded layer {index + 1}")
-            layers.append(((picture + 1) / 2).clamp(0, 1))
+            layers.append(((check_finite(picture, f"Decoded layer {index + 1}") + 1) / 2).clamp(0, 1))
     return layers
 
 

@@ -11,7 +11,6 @@ are no seams.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -83,9 +82,10 @@ def _encode(self, x: Tensor) -> Tensor:
             part = block(part)
         return part
 
-    if height * width > _tile_above(self):
-        grid = (-(-height // SCALE), -(-width // SCALE))
-        x = run_tiled(down, x, grid, ENCODER_MARGIN, TILE, scale_in=SCALE)
+    # Pixels beyond the last whole latent have no tile of their own.
+    whole = height % SCALE == width % SCALE == 0
+    if whole and _tiles(self, height * width):
+        x = run_tiled(down, x, (height // SCALE, width // SCALE), ENCODER_MARGIN, TILE, scale_in=SCALE)
     else:
         x = down(x)
     x = encoder.nonlinearity(encoder.norm_out(encoder.mid_block(x)))
@@ -106,7 +106,7 @@ def _decode(self, z: Tensor, return_dict: bool = True):
         return decoder.conv_out(decoder.nonlinearity(decoder.norm_out(part)))
 
     x = decoder.mid_block(decoder.conv_in(self.post_quant_conv(z)))
-    tiled = h * w * SCALE**2 > _tile_above(self)
+    tiled = _tiles(self, h * w * SCALE**2)
     x = run_tiled(up, x, (h, w), DECODER_MARGIN, TILE, scale_out=SCALE) if tiled else up(x)
     x = x.clamp(-1, 1)
     return DecoderOutput(sample=x) if return_dict else (x,)
@@ -114,17 +114,18 @@ def _decode(self, z: Tensor, return_dict: bool = True):
 
 @contextmanager
 def tiling(vae: AutoencoderKLQwenImage, tile: bool | None) -> Iterator[None]:
-    """Within it, a VAE with the fast path tiles always (True), never (False) or above `TILE_ABOVE` pixels (None)."""
-    above = {None: TILE_ABOVE, True: 0, False: math.inf}[tile]
-    before, vae._tile_above = _tile_above(vae), above
+    """Within it, a VAE with the fast path tiles always (True), never (False), or as it would without (None)."""
+    before = vars(vae).get("_force_tiles")
+    vae._force_tiles = before if tile is None else tile
     try:
         yield
     finally:
-        vae._tile_above = before
+        vae._force_tiles = before
 
 
-def _tile_above(vae: AutoencoderKLQwenImage) -> float:
-    return vars(vae).get("_tile_above", 0 if vae.use_tiling else TILE_ABOVE)
+def _tiles(vae: AutoencoderKLQwenImage, pixels: int) -> bool:
+    force = vars(vae).get("_force_tiles")
+    return vae.use_tiling or pixels > TILE_ABOVE if force is None else force
 
 
 def run_tiled(

@@ -72,8 +72,8 @@ def channels(weights: Mapping[str, Tensor]) -> tuple[int, int]:
     first, last = _PICTURE_CONVOLUTIONS[_layout(weights)]
     try:
         return weights[f"{first}.weight"].shape[1], weights[f"{last}.weight"].shape[0]
-    except KeyError as error:
-        raise OmniAlphaError(f"The VAE lacks {error}; the file is not complete.") from error
+    except (KeyError, IndexError) as error:
+        raise OmniAlphaError(f"The VAE's first or last convolution is missing or damaged ({error}).") from error
 
 
 def is_rgba(weights: Mapping[str, Tensor]) -> bool:

@@ -1,0 +1,391 @@
+"""The RGBA VAE against the authors' numbers: key layouts, opaque initialisation, the 2D fast path, tiling."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from omnialpha import vae as vaes
+from omnialpha import vae_frames
+from omnialpha.errors import OmniAlphaError
+
+GOLDEN = Path(__file__).parent / "golden" / "vae"
+FILE = GOLDEN / "diffusion_pytorch_model.safetensors"
+KEYMAP = json.loads((GOLDEN / "keymap.json").read_text())
+PICTURE_KEYS = {
+    "encoder.conv_in.weight": (slice(None), slice(3)),
+    "decoder.conv_out.weight": (slice(3),),
+    "decoder.conv_out.bias": (slice(3),),
+}
+
+
+@pytest.fixture(scope="module")
+def fixtures():
+    return load_file(GOLDEN / "fixtures.safetensors")
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return load_file(FILE)
+
+
+@pytest.fixture(scope="module")
+def wan(weights):
+    """The Wan layout by the fixture's own table of keys, not by our code."""
+    return {KEYMAP[key]: tensor for key, tensor in weights.items()}
+
+
+@pytest.fixture(scope="module")
+def rgb(weights):
+    """The RGB VAE inside: three of the four picture channels."""
+    return {key: tensor[PICTURE_KEYS[key]].contiguous() if key in PICTURE_KEYS else tensor
+            for key, tensor in weights.items()}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return vaes.load_vae(FILE)
+
+
+@pytest.fixture(scope="module")
+def stock(weights):
+    """The same VAE without our fast path."""
+    from diffusers import AutoencoderKLQwenImage
+
+    model = AutoencoderKLQwenImage(base_dim=8, input_channels=4)
+    model.load_state_dict({key: tensor.float() for key, tensor in weights.items()})
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def layer(fixtures):
+    return fixtures["a.image_u8"].permute(2, 0, 1).float() / 255
+
+
+def to_input(layer):
+    return (layer * 2 - 1)[None, :, None]
+
+
+def close(found, expected, tolerance=2e-5):
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+
+
+def random_latent(*size):
+    return torch.randn(1, 16, 1, *size, generator=torch.Generator().manual_seed(0))
+
+
+# Key layouts
+
+
+def test_keys_follow_all_194_pairs_both_ways(weights, wan):
+    assert len(KEYMAP) == 194 and set(KEYMAP) == set(weights)
+    for found, expected in [(vaes.to_wan(weights), wan), (vaes.to_diffusers(wan), weights)]:
+        assert found.keys() == expected.keys()
+        assert all(found[key] is expected[key] for key in expected), "a rename copies nothing"
+    assert vaes.to_wan(wan) == wan and vaes.to_diffusers(weights) == weights
+
+
+def test_layouts_are_told_apart(weights, wan):
+    assert vaes.key_layout(weights) == "diffusers" and vaes.key_layout(list(wan)) == "wan"
+    for other in [{}, {"encoder.conv_in.weight": 0, "decoder.conv_out.weight": 0}, {"decoder.head.0.gamma": 0}]:
+        assert vaes.key_layout(other) is None
+        with pytest.raises(OmniAlphaError, match="not the VAE of Qwen-Image"):
+            vaes.to_wan(other)
+
+
+def test_keys_that_the_vae_does_not_have(weights, wan):
+    for convert, sd in [(vaes.to_wan, weights), (vaes.to_diffusers, wan)]:
+        with pytest.raises(OmniAlphaError, match=r"'encoder\.extra\.weight'"):
+            convert({**sd, "encoder.extra.weight": torch.zeros(1)})
+
+
+# Against the authors
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "wan"])
+def test_latents_and_pictures_equal_the_authors(tmp_path, wan, fixtures, layer, layout):
+    path = FILE
+    if layout == "wan":
+        path = tmp_path / "vae.safetensors"
+        save_file(wan, path)
+    vae = vaes.load_vae(path)
+    assert vae.dtype == torch.float32 and not vae.training and vae.config.input_channels == 4
+    (latent,) = vaes.encode_layers(vae, [layer])
+    close(latent, fixtures["a.latent_norm"][0, :, 0])
+    close(vae.encode(to_input(layer)).latent_dist.parameters.detach(), fixtures["a.moments"])
+    (decoded,) = vaes.decode_layers(vae, [latent])
+    close(decoded * 2 - 1, fixtures["a.decoded"][0], 2e-5)
+    steps = (decoded * 255).round() - fixtures["a.decoded_u8"].permute(2, 0, 1)
+    assert steps.abs().max() <= 1
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "wan"])
+def test_opaque_initialisation_equals_the_authors(rgb, fixtures, layer, layout):
+    start = vaes.to_wan(rgb) if layout == "wan" else rgb
+    assert vaes.channels(start) == (3, 3) and not vaes.is_rgba(start)
+    grown = vaes.opaque_initialise(start)
+    assert vaes.is_rgba(grown) and vaes.key_layout(grown) == layout
+    assert all(tensor.dtype == torch.bfloat16 for tensor in grown.values())
+
+    ours = vaes.to_diffusers(grown)
+    for key, tensor in ours.items():
+        part = tensor[PICTURE_KEYS[key]] if key in PICTURE_KEYS else tensor
+        assert torch.equal(part, rgb[key]), "the RGB part is untouched"
+    assert not ours["encoder.conv_in.weight"][:, 3].any() and not ours["decoder.conv_out.weight"][3].any()
+    assert ours["decoder.conv_out.bias"][3] == 1
+
+    vae = vaes.vae_from_weights(grown)
+    with torch.no_grad():
+        mean = vae.encode(to_input(layer)).latent_dist.mode()
+        decoded = vae.decode(mean).sample[:, :, 0]
+        anything = vae.decode(random_latent(8, 8) * 30).sample
+    close(mean, fixtures["opaque.latent_mean"])
+    close(decoded, fixtures["opaque.decoded"])
+    close(decoded[:, :3], fixtures["opaque.rgb_decoded"])
+    assert decoded[:, 3].eq(1).all() and anything[:, 3].eq(1).all()
+
+
+def test_opaque_initialisation_ignores_alpha_bit_by_bit(rgb, layer):
+    """Diffusers' own 3D path encodes a picture to the very bits that the RGB VAE gives, whatever its alpha."""
+    from diffusers import AutoencoderKLQwenImage
+
+    small = AutoencoderKLQwenImage(base_dim=8, input_channels=3).eval()
+    small.load_state_dict({key: tensor.float() for key, tensor in rgb.items()})
+    grown = AutoencoderKLQwenImage(base_dim=8, input_channels=4).eval()
+    grown.load_state_dict({key: tensor.float() for key, tensor in vaes.opaque_initialise(rgb).items()})
+    with torch.no_grad():
+        expected = small.encode(to_input(layer[:3])).latent_dist.mode()
+        assert torch.equal(grown.encode(to_input(layer)).latent_dist.mode(), expected)
+
+
+def test_opaque_initialisation_wants_rgb(weights):
+    with pytest.raises(OmniAlphaError, match=r"reads 4 and writes 4\. It is an RGBA VAE already"):
+        vaes.opaque_initialise(weights)
+
+
+# Loading
+
+
+def test_statistics_come_from_the_config(tmp_path, weights, vae):
+    assert vae.config.latents_mean[0] == -0.7571, "Qwen-Image's own"
+    config = {"_class_name": "AutoencoderKLQwenImage", "latents_mean": [0.5] * 16, "latents_std": [2.0] * 16}
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({**config, "base_dim": 96, "input_channels": 3}))
+    loaded = vaes.load_vae(tmp_path)
+    assert loaded.config.latents_mean == [0.5] * 16 and loaded.config.base_dim == 8
+    (tmp_path / "config.json").write_text(json.dumps({**config, "_class_name": "CLIPTextModel"}))
+    assert vaes.load_vae(tmp_path).config.latents_std[0] == 2.8184, "somebody else's config"
+
+
+@pytest.mark.parametrize(
+    "key, values", [("mean", "text"), ("mean", [1.0, "a"]), ("mean", [0.5] * 15), ("std", [0.0] * 16)]
+)
+def test_broken_statistics_are_named(tmp_path, key, values):
+    shutil.copy(FILE, tmp_path / "model.safetensors")
+    config = {"_class_name": "AutoencoderKLQwenImage", f"latents_{key}": values}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(OmniAlphaError, match=f"latents_{key}"):
+        vaes.load_vae(tmp_path)
+
+
+def test_an_rgb_file_is_refused_or_grown(tmp_path, rgb):
+    path = tmp_path / "rgb.safetensors"
+    save_file(rgb, path)
+    with pytest.raises(OmniAlphaError, match=r"rgb\.safetensors.* 3 and writes 3 channels.*convert-vae"):
+        vaes.load_vae(path)
+    assert vaes.load_vae(path, opaque_init=True).config.input_channels == 4
+
+
+def test_opaque_init_leaves_rgba_files_alone(vae):
+    again = vaes.load_vae(FILE, opaque_init=True)
+    assert torch.equal(again.decoder.conv_out.weight, vae.decoder.conv_out.weight)
+
+
+def damaged(weights, **changes):
+    broken = {**weights, **changes}
+    return {key: tensor for key, tensor in broken.items() if tensor is not None}
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"decoder.conv_out.bias": None}, "decoder.conv_out.bias"),
+        ({"post_quant_conv.weight": None}, "post_quant_conv.weight"),
+        ({"decoder.conv_out.weight": None}, "decoder.conv_out.weight"),
+        ({"post_quant_conv.weight": torch.zeros(())}, "complete Qwen-Image VAE"),
+        ({"encoder.conv_in.weight": torch.zeros(3)}, "first or last convolution"),
+        ({"decoder.conv_in.weight": torch.zeros(8, 16, 3, 3, 3)}, "decoder.conv_in.weight"),
+        ({"quant_conv.weight": torch.full((32, 32, 1, 1, 1), math.nan)}, None),
+    ],
+)
+def test_incomplete_files_are_named(tmp_path, weights, layer, changes, words):
+    path = tmp_path / "broken.safetensors"
+    save_file(damaged(weights, **changes), path)
+    if words:
+        with pytest.raises(OmniAlphaError, match=words):
+            vaes.load_vae(path)
+    else:
+        with pytest.raises(OmniAlphaError, match="Encoded layer 1"):
+            vaes.encode_layers(vaes.load_vae(path), [layer])
+
+
+def test_other_files_are_no_vae(tmp_path):
+    save_file({"lora.weight": torch.zeros(2)}, tmp_path / "lora.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(FILE.read_bytes()[:5000])
+    for name in ("lora.safetensors", "cut.safetensors", "missing.safetensors"):
+        with pytest.raises(OmniAlphaError, match=name):
+            vaes.load_vae(tmp_path / name)
+
+
+# Single frames
+
+
+@pytest.mark.parametrize("batch, height, width", [(1, 64, 64), (2, 40, 72), (1, 8, 8)])
+def test_the_fast_path_is_exact(vae, stock, batch, height, width):
+    x = torch.rand(batch, 4, 1, height, width) * 2 - 1
+    with torch.no_grad():
+        moments = vae.encode(x).latent_dist.parameters
+        close(moments, stock.encode(x).latent_dist.parameters, 1e-5)
+        close(vae.decode(moments[:, :16]).sample, stock.decode(moments[:, :16]).sample, 1e-5)
+
+
+def test_videos_take_diffusers_path(vae, stock):
+    x = torch.rand(1, 4, 5, 32, 32) * 2 - 1
+    with torch.no_grad():
+        moments = vae.encode(x).latent_dist.parameters
+        assert moments.shape[2] == 2
+        close(moments, stock.encode(x).latent_dist.parameters, 1e-5)
+        close(vae.decode(moments[:, :16]).sample, stock.decode(moments[:, :16]).sample, 1e-5)
+
+
+def test_the_fast_path_belongs_to_one_instance(vae, stock):
+    clone = copy.deepcopy(vae)
+    assert clone._encode.__self__ is clone and clone.decoder.conv_in.forward.__self__ is clone.decoder.conv_in
+    assert "_encode" not in vars(stock) and "forward" not in vars(stock.decoder.conv_in)
+    twice = vaes.single_frame(vaes.single_frame(clone))
+    z = random_latent(4, 4)
+    with torch.no_grad():
+        assert torch.equal(twice.decode(z).sample, vae.decode(z).sample)
+
+
+def test_the_fast_path_saves_and_trains(vae, tmp_path):
+    clone = copy.deepcopy(vae)
+    clone.save_pretrained(tmp_path)
+    assert vaes.load_vae(tmp_path).state_dict().keys() == vae.state_dict().keys()
+    clone.decode(random_latent(2, 2)).sample.square().sum().backward()
+    gradient = clone.decoder.conv_in.weight.grad
+    assert gradient[:, :, -1].any() and not gradient[:, :, :-1].any(), "only the last temporal tap takes part"
+
+
+# Tiling
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    monkeypatch.setattr(vae_frames, "TILE", 8)
+
+
+@pytest.mark.parametrize("h, w", [(20, 17), (8, 33), (3, 40)])
+def test_tiles_leave_no_seams(vae, small_tiles, h, w):
+    picture, latent = torch.rand(4, 8 * h, 8 * w), torch.randn(16, h, w)
+    (whole,), (tiled,) = (vaes.encode_layers(vae, [picture], tile=tile) for tile in (False, True))
+    close(tiled, whole, 1e-5)
+    (whole,), (tiled,) = (vaes.decode_layers(vae, [latent], tile=tile) for tile in (False, True))
+    close(tiled, whole, 1e-5)
+
+
+def test_the_margins_are_needed(vae, small_tiles, monkeypatch):
+    """With less than the convolutions see, tiles show."""
+    monkeypatch.setattr(vae_frames, "DECODER_MARGIN", 4)
+    latent = torch.randn(16, 24, 24)
+    (whole,), (tiled,) = (vaes.decode_layers(vae, [latent], tile=tile) for tile in (False, True))
+    assert (whole - tiled).abs().max() > 1e-4
+
+
+def test_large_pictures_are_tiled_without_asking(vae, small_tiles, monkeypatch):
+    calls = []
+    run_tiled = vae_frames.run_tiled
+    monkeypatch.setattr(
+        vae_frames, "run_tiled", lambda *args, **options: calls.append(1) or run_tiled(*args, **options)
+    )
+    monkeypatch.setattr(vae_frames, "TILE_ABOVE", 32 * 32)
+    for side, tile, expected in [(32, None, 0), (40, None, 2), (40, False, 0), (32, True, 2)]:
+        calls.clear()
+        latents = vaes.encode_layers(vae, [torch.rand(4, side, side)], tile)
+        vaes.decode_layers(vae, latents, tile)
+        assert len(calls) == expected
+    clone = copy.deepcopy(vae)
+    clone.enable_tiling()
+    calls.clear()
+    clone.decode(random_latent(2, 2))
+    assert len(calls) == 1
+
+
+def test_sides_that_are_no_multiple_of_8_match_diffusers(vae, stock, small_tiles):
+    """`encode_layers` refuses them, but other code may call the VAE itself."""
+    x = torch.rand(1, 4, 1, 100, 90) * 2 - 1
+    with torch.no_grad(), vae_frames.tiling(vae, True):
+        close(vae.encode(x).latent_dist.parameters, stock.encode(x).latent_dist.parameters, 1e-5)
+
+
+def test_spans_cover_everything_once():
+    for cells, tile in [(1, 8), (8, 8), (9, 8), (100, 8), (17, 128)]:
+        spans = vae_frames._cores(cells, tile)
+        assert [i for span in spans for i in range(span.start, span.stop)] == list(range(cells))
+        assert max(span.stop - span.start for span in spans) <= tile
+
+
+# Layers
+
+
+def test_layers_go_one_at_a_time_and_may_differ_in_size(vae, stock):
+    pictures = [torch.rand(4, 16, 24), torch.rand(4, 32, 8)]
+    latents = vaes.encode_layers(vae, pictures)
+    assert [tuple(latent.shape) for latent in latents] == [(16, 2, 3), (16, 4, 1)]
+    for picture, latent in zip(pictures, latents, strict=True):
+        assert torch.equal(vaes.encode_layers(vae, [picture])[0], latent)
+    decoded = vaes.decode_layers(vae, torch.stack([latents[0]] * 2))
+    assert len(decoded) == 2 and torch.equal(decoded[0], decoded[1])
+    assert decoded[0].shape == (4, 16, 24) and decoded[0].min() >= 0 and decoded[0].max() <= 1
+    assert vaes.encode_layers(stock, pictures[:1])[0].requires_grad is False
+
+
+def test_half_precision_gives_float32_layers(vae):
+    half = copy.deepcopy(vae).to(torch.bfloat16)
+    (latent,) = vaes.encode_layers(half, [torch.rand(4, 16, 16)])
+    (decoded,) = vaes.decode_layers(half, [latent])
+    assert latent.dtype == decoded.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (
+            lambda vae: vaes.encode_layers(vae, [torch.zeros(4, 8, 8), torch.zeros(4, 12, 8)]),
+            "Layer 2 to encode is 8x12",
+        ),
+        (lambda vae: vaes.encode_layers(vae, [torch.zeros(3, 8, 8)]), r"\[3, 8, 8\]"),
+        (lambda vae: vaes.encode_layers(vae, [torch.full((4, 8, 8), math.nan)]), "NaN"),
+        (lambda vae: vaes.decode_layers(vae, torch.zeros(1, 4, 8, 8)), r"\[16, height, width\], got \[4, 8, 8\]"),
+        (lambda vae: vaes.decode_layers(vae, torch.full((1, 16, 2, 2), math.nan)), "Latent 1 to decode holds NaN"),
+        (lambda vae: vaes.decode_layers(vae, torch.full((1, 16, 2, 2), math.inf)), "Latent 1 to decode holds NaN"),
+    ],
+)
+def test_bad_layers_and_latents_are_named(vae, call, words):
+    with pytest.raises(OmniAlphaError, match=words):
+        call(vae)
+
+
+def test_a_vae_that_overflows_is_named(vae):
+    broken = copy.deepcopy(vae)
+    with torch.no_grad():
+        broken.decoder.conv_out.bias.fill_(math.nan)
+    with pytest.raises(OmniAlphaError, match="Decoded layer 1 holds NaN"):
+        vaes.decode_layers(broken, torch.zeros(1, 16, 2, 2))
