@@ -44,7 +44,7 @@ class OmniAlphaSequence(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, width, height):
+    def validate_inputs(cls, width, height, layers=None):
         try:
             if None not in (width, height):  # a connected input arrives as None
                 explicit_size(width, height)
