@@ -53,8 +53,8 @@ class OmniAlphaTask(io.ComfyNode):
                     "guide",
                     optional=True,
                     display_name="guide (1 = object)",
-                    tooltip="For tasks by trimap, mask or coarse mask: 1 is object, 0 background, 0.5 unknown. As drawn in "
-                    "the mask editor, and as large as the picture.",
+                    tooltip="For tasks by trimap, mask or coarse mask: 1 is object, 0 background, 0.5 unknown. As "
+                    "drawn in the mask editor, and as large as the picture.",
                 ),
                 io.String.Input("text", multiline=True, default="", tooltip="What a layer shows, or which object."),
                 io.String.Input(

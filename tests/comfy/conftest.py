@@ -1,0 +1,137 @@
+"""What the tests on a real ComfyUI share: graphs in API format, pictures, and the library's answer to compare with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from itertools import count
+from pathlib import Path
+
+import comfy_server
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+
+class Graph:
+    """An API-format graph, built node by node.
+
+    `graph.add("OmniAlphaLayer", image=picture)` returns the node's outputs, which are links: `loader[0]` is its first.
+    """
+
+    def __init__(self):
+        self.prompt: dict = {}
+        self._ids = count(1)
+
+    def add(self, class_type: str, **inputs) -> list[list]:
+        """A node; the list holds a link to each of its first eight outputs."""
+        node = str(next(self._ids))
+        # Growing sockets are written "layers.layer0" on the wire; "__" stands for the dot here.
+        self.prompt[node] = {
+            "class_type": class_type,
+            "inputs": {name.replace("__", "."): value for name, value in inputs.items()},
+        }
+        return [[node, slot] for slot in range(8)]
+
+
+@pytest.fixture
+def graph() -> Graph:
+    return Graph()
+
+
+@pytest.fixture(scope="session")
+def photo(comfy, tmp_path_factory) -> str:
+    """Name of an RGB picture, 96 x 80, in ComfyUI's input folder."""
+    return _put(comfy, "photo.png", _blotches(1, 80, 96, 3), "RGB")
+
+
+@pytest.fixture(scope="session")
+def cutout(comfy) -> str:
+    """Name of an RGBA picture, 72 x 64, in ComfyUI's input folder; colours are hidden under its transparent half."""
+    pixels = _blotches(2, 64, 72, 4)
+    pixels[:, :30, 3] = 0
+    pixels[:, 40:, 3] = 255
+    return _put(comfy, "cutout.png", pixels, "RGBA")
+
+
+@pytest.fixture(scope="session")
+def drawn_mask(comfy) -> str:
+    """Name of a picture the size of `photo` whose red channel is a mask, for LoadImageMask."""
+    pixels = np.zeros((80, 96, 3), np.uint8)
+    pixels[20:60, 30:70] = 255
+    return _put(comfy, "mask.png", pixels, "RGB")
+
+
+def _blotches(seed: int, height: int, width: int, channels: int) -> np.ndarray:
+    noise = torch.randn(1, channels, height // 8, width // 8, generator=torch.Generator().manual_seed(seed))
+    soft = torch.nn.functional.interpolate(noise, size=(height, width), mode="bicubic")[0]
+    return (torch.sigmoid(2 * soft) * 255).round().byte().movedim(0, -1).numpy().copy()
+
+
+def _put(comfy, name: str, pixels: np.ndarray, mode: str) -> str:
+    assert Image.fromarray(pixels).mode == mode
+    Image.fromarray(pixels).save(comfy.base / "input" / name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def pipeline():
+    """The library's own pipeline on micro."""
+    from omnialpha.pipeline import OmniAlphaPipeline
+
+    return OmniAlphaPipeline.from_pretrained("micro")
+
+
+@pytest.fixture(scope="session")
+def inside(tmp_path_factory) -> dict[str, dict]:
+    """What the checks of `inside/` found: name -> {"error", "measured"}. They share one process."""
+    scratch = tmp_path_factory.mktemp("inside")
+    job = {
+        "pack": str(ROOT),
+        "golden": str(ROOT / "tests/golden"),
+        "micro": str(ROOT / "omnialpha/micro"),
+        "scratch": str(scratch),
+        **_published_shapes(),
+    }
+    (scratch / "job.json").write_text(json.dumps(job))
+    comfyui = comfy_server.find_comfyui()
+    base = scratch / "base"
+    for folder in ("models/omnialpha", "models/vae", "output", "temp", "input", "custom_nodes"):
+        (base / folder).mkdir(parents=True)
+    command = [comfy_server.find_python(comfyui), HERE / "inside/run.py", comfyui, base, scratch / "job.json"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("CHECK ")]
+    results = [json.loads(line.removeprefix("CHECK ")) for line in lines]
+    if not results or done.returncode:
+        raise RuntimeError(f"The checks did not run to their end:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return {result["name"]: result for result in results}
+
+
+def _published_shapes() -> dict[str, dict[str, list[int]]]:
+    """Names and shapes of the public checkpoint's tensors, as diffusers and transformers define and save them."""
+    from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    text = {
+        "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+        "num_attention_heads": 28, "num_key_value_heads": 4,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    }  # fmt: skip
+    vision = {
+        "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+    }  # fmt: skip
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False)
+    with torch.device("meta"):
+        models = {
+            "full_transformer": QwenImageTransformer2DModel(),
+            "full_vae": AutoencoderKLQwenImage(base_dim=96, input_channels=4),
+            "full_text_encoder": Qwen2_5_VLForConditionalGeneration(config),
+        }
+    return {
+        name: {key: list(tensor.shape) for key, tensor in model.state_dict().items()} for name, model in models.items()
+    }

@@ -1,0 +1,241 @@
+"""MODEL: positions, LoRA, guidance, loading, and what patches leave behind."""
+
+import json
+import shutil
+from pathlib import Path
+
+import comfy.lora
+import comfy.model_detection
+import comfy.model_management
+import comfy.sample
+import comfy.supported_models
+import folder_paths
+import torch
+from comfy.ldm.flux.layers import EmbedND
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.patcher_extension import WrappersMP
+from inside import fails, golden, job, micro, part, run, worst
+from safetensors.torch import load_file, save_file
+
+import nodes
+
+TOLERANCE = 2e-5
+
+
+def load_golden():
+    return part("nodes.adapters.transformer").load_transformer(golden("dit/transformer"))
+
+
+def forward(model, x, t, context, references, **options):
+    """One call of the diffusion model as samplers make it: patches applied, wrappers run."""
+    comfy.model_management.load_models_gpu([model])
+    wrappers = {"wrappers": model.wrappers, **options}
+    return model.model.diffusion_model(x, t, context, ref_latents=references or None, transformer_options=wrappers)
+
+
+def cases():
+    """(name, forward's inputs, velocity) of every fixture."""
+    tensors = load_file(golden("dit/forward.safetensors"))
+    for name in sorted({key.split(".")[0] for key in tensors}):
+        case = {key.split(".", 1)[1]: tensor for key, tensor in tensors.items() if key.split(".")[0] == name}
+        references = [case[key] for key in sorted(case) if key.startswith("ref")]
+        yield name, (case["x"], case["t"], case["context"], references), case["out"]
+
+
+def one_case():
+    """(forward's inputs, velocity) of two targets and one input, where native positions go wrong."""
+    return next((inputs, out) for name, inputs, out in cases() if name == "m2n1")
+
+
+def check_positions_match_the_reference_in_every_case():
+    model = part("nodes.adapters.positions").install(load_golden())
+    errors = {name: worst(forward(model, *inputs), out) for name, inputs, out in cases()}
+    assert errors and max(errors.values()) < TOLERANCE, errors
+    return errors
+
+
+def check_native_positions_would_be_wrong():
+    model = load_golden()
+    errors = {name: worst(forward(model, *inputs), out) for name, inputs, out in cases()}
+    assert max(errors.values()) > 0.1, "the fixtures no longer tell positions apart"
+    return errors
+
+
+def check_lora_through_the_core_loader():
+    folder_paths.add_model_folder_path("loras", str(golden("dit")))
+    positions = part("nodes.adapters.positions")
+    plain = positions.install(load_golden())
+    (loaded,) = nodes.LoraLoaderModelOnly().load_lora_model_only(plain, "lora_rank4.safetensors", 1.0)
+    inputs, out = one_case()
+    error = worst(forward(loaded, *inputs), load_file(golden("dit/forward_lora.safetensors"))["m2n1.out"])
+    assert error < TOLERANCE, error
+    assert worst(forward(plain, *inputs), out) < TOLERANCE, "the LoRA stayed in the model it was not loaded into"
+    return {"m2n1": error}
+
+
+def check_clones_are_independent():
+    positions = part("nodes.adapters.positions")
+    original = load_golden()
+    inputs, out = one_case()
+    native = forward(original, *inputs)
+    bil, flat = positions.install(original), positions.install(original, "2d")
+    assert worst(forward(bil, *inputs), out) < TOLERANCE
+    assert worst(forward(flat, *inputs), out) > 1e-3
+    assert worst(forward(bil, *inputs), out) < TOLERANCE, "the other clone's axis came through"
+    assert torch.equal(forward(original, *inputs), native), "the original was changed"
+    assert isinstance(original.model.diffusion_model.pe_embedder, EmbedND)
+    assert not positions.is_installed(original) and positions.is_installed(bil)
+    again = positions.install(flat, "bil")
+    assert worst(forward(again, *inputs), out) < TOLERANCE, "installing twice must replace the axis"
+    assert len(again.get_wrappers(WrappersMP.DIFFUSION_MODEL, "omnialpha_positions")) == 1
+
+
+def check_other_wrappers_before_and_after():
+    positions = part("nodes.adapters.positions")
+    inputs, out = one_case()
+
+    def halve(executor, *args, **kwargs):
+        return executor(*args, **kwargs) / 2
+
+    before = load_golden().clone()
+    before.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "other", halve)
+    before = positions.install(before)
+    after = positions.install(load_golden())
+    after.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "other", halve)
+    assert worst(forward(before, *inputs), out / 2) < TOLERANCE
+    assert worst(forward(after, *inputs), out / 2) < TOLERANCE
+
+
+def check_another_token_count_is_refused():
+    positions = part("nodes.adapters.positions")
+    model = positions.install(load_golden())
+    (x, t, context, references), _ = one_case()
+    original = model.model.diffusion_model.process_img
+
+    def one_more(latent, **kwargs):
+        tokens, ids, shape = original(latent, **kwargs)
+        return torch.cat([tokens, tokens[:, :1]], 1), torch.cat([ids, ids[:, :1]], 1), shape
+
+    model.add_object_patch("diffusion_model.process_img", one_more)
+    fails(lambda: forward(model, x, t, context, references), "tokens", "Another extension")
+    fails(
+        lambda: forward(positions.install(load_golden()), x, t, context[..., :7], []),
+        "7 values",
+        "different checkpoints",
+    )
+
+
+def check_wrong_model_is_named():
+    positions = part("nodes.adapters.positions")
+
+    class Stranger:
+        model = torch.nn.Linear(1, 1)
+
+    fails(lambda: positions.install(Stranger()), "Linear", "Qwen-Image-Edit-2509")
+
+
+def check_guidance_is_the_librarys():
+    guidance = part("nodes.adapters.guidance")
+    library, sequence = part("omnialpha.sampling"), part("omnialpha.sequence")
+    generator = torch.Generator().manual_seed(0)
+    cond, uncond = (torch.randn(1, 16, 2, 6, 4, generator=generator) for _ in range(2))
+    wanted = library.guide(*(sequence.pack(v, [])[0] for v in (cond, uncond)), 4.0)
+    found = guidance.rescaled_guidance({"cond": 0.3 * cond, "uncond": 0.3 * uncond, "cond_scale": 4.0})
+    assert worst(found / 0.3, sequence.unpack(wanted, 2, 6, 4)) < 1e-5
+    assert guidance.rescaled_guidance({"cond": cond, "uncond": None, "cond_scale": 1.0}) is cond
+    for shape in ((1, 16, 1, 5, 7), (2, 16, 3, 4)):  # odd sides are padded inside; 4D latents have no frames
+        odd = torch.randn(shape, generator=generator)
+        assert guidance.rescaled_guidance({"cond": odd, "uncond": -odd, "cond_scale": 2.0}).shape == shape
+
+
+def check_noise_is_the_librarys():
+    latent = part("nodes.adapters.sampling").empty_latent(3, (64, 48))["samples"]
+    noise = comfy.sample.prepare_noise(latent, 123)
+    assert torch.equal(noise, part("omnialpha.sampling").initial_noise(123, 3, 8, 6))
+
+
+def check_settings_and_statistics_travel():
+    model, clip, vae = micro()
+    settings = part("nodes.adapters.settings")
+    stated = settings.settings_of(model.clone())
+    assert stated.pixel_budget == part("omnialpha.settings").read_settings(job["micro"]).pixel_budget
+    assert settings.settings_of(clip.clone().patcher) is stated and settings.settings_of(vae.patcher) is stated
+    config = json.loads((Path(job["micro"]) / "vae/config.json").read_text())
+    mean = model.model.latent_format.latents_mean.flatten()
+    assert worst(mean, torch.tensor(config["latents_mean"])) == 0, "samplers would normalise with Qwen-Image's numbers"
+    fresh = comfy.supported_models.QwenImage({}).latent_format.latents_mean.flatten()
+    assert worst(fresh, mean) > 0, "the statistics leaked into other models"
+
+
+def check_every_public_key_has_its_place():
+    """The full architecture on the meta device, from nothing but the published names and shapes."""
+    transformer = part("nodes.adapters.transformer")
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in job["full_transformer"].items()}
+    shape = transformer.architecture(tensors, {"axes_dims_rope": [16, 56, 56]}, "the public checkpoint")
+    model = comfy.supported_models.QwenImage(shape).get_model(tensors, "", device="meta")
+    wanted = {name: tuple(t.shape) for name, t in model.diffusion_model.state_dict().items()}
+    assert wanted == {name: tuple(t.shape) for name, t in tensors.items()}
+    detected = comfy.model_detection.model_config_from_unet(tensors, "")
+    assert isinstance(detected, comfy.supported_models.QwenImage), "UNETLoader would not take it"
+    return {"tensors": len(wanted), "blocks": shape["num_layers"]}
+
+
+def check_the_full_model_runs_with_positions():
+    """Sixty blocks without values: every shape from the latents to the velocity."""
+    config = comfy.supported_models.QwenImage({"image_model": "qwen_image", "in_channels": 64, "num_layers": 60})
+    model = config.get_model({}, "", device="meta")
+    embedder = part("nodes.adapters.positions").LayerEmbedder(model.diffusion_model.pe_embedder)
+    model.diffusion_model.pe_embedder = embedder
+    reader = part("nodes.adapters.positions").LayoutReader("bil")
+    x = torch.empty(1, 16, 2, 64, 48, device="meta")
+    references = [torch.empty(1, 16, 1, 64, 48, device="meta"), torch.empty(1, 16, 1, 32, 32, device="meta")]
+    options = {
+        "wrappers": {WrappersMP.DIFFUSION_MODEL: {"omnialpha": [reader]}},
+        # The CPU's own attention asks the device for its free memory, which the meta device has not.
+        "optimized_attention_override": lambda _, *args, **kwargs: attention_pytorch(*args, **kwargs),
+    }
+    context = torch.empty(1, 77, 3584, device="meta")
+    sigma = torch.empty(1, device="meta")
+    out = model.diffusion_model(x, sigma, context, ref_latents=references, transformer_options=options)
+    assert out.shape == x.shape
+
+
+def check_loras_of_any_rank_reach_every_layer():
+    model = load_golden()
+    key_map = comfy.lora.model_lora_keys_unet(model.model, {})
+    weights = {
+        k: w for k, w in model.model.diffusion_model.state_dict().items() if k.endswith("weight") and w.ndim == 2
+    }
+    for rank, prefix in ((1, "transformer."), (3, ""), (64, "transformer.")):
+        lora = {}
+        for key, weight in weights.items():
+            name = prefix + key.removesuffix(".weight")
+            lora[f"{name}.lora_A.weight"] = torch.zeros(rank, weight.shape[1])
+            lora[f"{name}.lora_B.weight"] = torch.zeros(weight.shape[0], rank)
+        patches = comfy.lora.load_lora(lora, key_map)
+        assert {key.removeprefix("diffusion_model.") for key in patches} == set(weights), (rank, prefix)
+    return {"layers": len(weights)}
+
+
+def check_damaged_transformers_are_refused():
+    transformer = part("nodes.adapters.transformer")
+    folder = golden("dit/transformer")
+    tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
+    fails(lambda: transformer.architecture({"a": torch.zeros(1)}, {}, "x"), "img_in.weight", "1 tensors")
+    fails(lambda: transformer.architecture(tensors, {"axes_dims_rope": [8, 8, 8]}, "x"), "add up to 32")
+    copy = Path(job["scratch"]) / "holed"
+    shutil.copytree(folder, copy)
+    tensors.pop("proj_out.bias")
+    save_file(tensors, copy / "diffusion_pytorch_model.safetensors")
+    fails(lambda: transformer.load_transformer(copy), "1 missing", "proj_out.bias")
+
+
+def check_nothing_is_left_in_the_models():
+    model, clip, vae = micro()
+    image = torch.rand(1, 48, 48, 3)
+    run("OmniAlphaTask", model, clip, vae, "matting_auto", "", "", 1, 1, 2.0, "euler", "scale", image=image)
+    comfy.model_management.unload_all_models()
+    assert isinstance(model.model.diffusion_model.pe_embedder, EmbedND)
+    tower = clip.cond_stage_model.qwen25_7b.transformer.visual
+    assert not isinstance(tower.forward, part("nodes.adapters.window_order").InOrder)
+    assert "sampler_cfg_function" not in model.model_options and not model.object_patches
