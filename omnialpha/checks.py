@@ -19,10 +19,9 @@ def check_layer(layer: Tensor, name: str = "A layer") -> Tensor:
     Raises:
         OmniAlphaError: it is not; the message starts with `name`.
     """
-    if layer.ndim != 3 or layer.shape[0] != 4 or 0 in layer.shape or not layer.is_floating_point():
+    if not _is_float(layer) or layer.ndim != 3 or layer.shape[0] != 4 or 0 in layer.shape:
         raise OmniAlphaError(
-            f"{name} must be a float tensor [4, height, width] (red, green, blue, alpha), "
-            f"got {layer.dtype} {list(layer.shape)}."
+            f"{name} must be a float tensor [4, height, width] (red, green, blue, alpha), got {_kind(layer)}."
         )
     return layer
 
@@ -33,9 +32,18 @@ def check_plane(plane: Tensor, name: str = "A mask") -> Tensor:
     Raises:
         OmniAlphaError: it is not; the message starts with `name`.
     """
-    if plane.ndim != 2 or 0 in plane.shape or not plane.is_floating_point():
-        raise OmniAlphaError(f"{name} must be a float tensor [height, width], got {plane.dtype} {list(plane.shape)}.")
+    if not _is_float(plane) or plane.ndim != 2 or 0 in plane.shape:
+        raise OmniAlphaError(f"{name} must be a float tensor [height, width], got {_kind(plane)}.")
     return plane
+
+
+def _is_float(value) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _kind(value) -> str:
+    """What something is, for a message."""
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def check_finite(values: Tensor, name: str) -> Tensor:

@@ -77,7 +77,7 @@ def from_pil(image: Image.Image) -> Tensor:
         raise OmniAlphaError(
             f"A picture of mode {image.mode} cannot be converted to RGBA ({error}). Save it as an RGB or RGBA PNG."
         ) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(torch.float32) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
 
 
 def to_pil(layer: Tensor) -> Image.Image:
@@ -141,10 +141,14 @@ def _open(path: Path) -> Image.Image:
         raise OmniAlphaError(f"{path} is too large: {error} {_limit()}") from error
     except Exception as error:  # PIL's readers raise about anything on damaged files
         raise OmniAlphaError(f"{path} is not a picture that can be read, or it is damaged ({error}).") from error
+    problem = None
     if image.format in _REFUSED_FORMATS:
-        raise OmniAlphaError(f"{path} is a drawing ({image.format}), not a picture. Export it as PNG.")
-    if image.width * image.height > MAX_PIXELS:
-        raise OmniAlphaError(f"{path} is too large: {image.width}x{image.height} pixels. {_limit()}")
+        problem = f"{path} is a drawing ({image.format}), not a picture. Export it as PNG."
+    elif image.width * image.height > MAX_PIXELS:
+        problem = f"{path} is too large: {image.width}x{image.height} pixels. {_limit()}"
+    if problem:
+        image.close()
+        raise OmniAlphaError(problem)
     return image
 
 
@@ -157,12 +161,14 @@ def _load(image: Image.Image, path: Path) -> Image.Image:
     with image:
         try:
             image.load()
-            return ImageOps.exif_transpose(image)
         except Exception as error:  # as in _open
             raise OmniAlphaError(
                 f"{path} begins like a picture ({image.format}) but is damaged or cut off ({error}). "
                 f"Fetch or export it again."
             ) from error
+        with suppress(Exception):  # EXIF data that cannot be read costs the turn, not the picture
+            ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _deep_rawmode(image: Image.Image) -> str | None:
@@ -208,7 +214,7 @@ def _key_alpha(words: np.ndarray, image: Image.Image) -> np.ndarray:
 
 def _from_words(words: np.ndarray) -> Tensor:
     """uint16 [4, H, W] -> layer."""
-    return torch.from_numpy(words.astype(np.float32)) / 65535
+    return torch.from_numpy(words.astype(np.float32)).div_(65535)
 
 
 def _layer_from_numbers(image: Image.Image) -> Tensor:

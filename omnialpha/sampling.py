@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -107,10 +108,10 @@ def sigmas(steps: int, target_tokens: int, schedule: Schedule = Schedule()) -> T
         float32 [steps + 1], the last one 0.
 
     Raises:
-        OmniAlphaError: fewer than one step.
+        OmniAlphaError: fewer than one step, or half a step.
     """
-    if steps < 1:
-        raise OmniAlphaError(f"Sampling needs at least 1 step, got {steps}.")
+    if not isinstance(steps, Integral) or steps < 1:
+        raise OmniAlphaError(f"Sampling needs a whole number of at least 1 step, got {steps}.")
     even = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).to(torch.float32)
     shift = math.exp(schedule.mu(target_tokens))
     levels = shift / (shift + (1 / even - 1))
@@ -159,9 +160,9 @@ def initial_noise(seed: int, m: int, h: int, w: int) -> Tensor:
     Raises:
         OmniAlphaError: seed out of range.
     """
-    if not 0 <= seed < 2**64:
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**64:
         raise OmniAlphaError(f"A seed is a whole number from 0 to 2**64 - 1, got {seed}.")
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(int(seed))
     return torch.randn(1, LATENT_CHANNELS, m, h, w, generator=generator, dtype=torch.float32, device="cpu")
 
 

@@ -53,7 +53,8 @@ def single_frame(vae: AutoencoderKLQwenImage) -> AutoencoderKLQwenImage:
     from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCausalConv3d
 
     for module in vae.modules():
-        if isinstance(module, QwenImageCausalConv3d):
+        # A forward on the instance is ours already, or an offloading hook's that must not be lost.
+        if isinstance(module, QwenImageCausalConv3d) and "forward" not in vars(module):
             module.forward = MethodType(_convolve, module)
     vae._encode = MethodType(_encode, vae)
     vae._decode = MethodType(_decode, vae)

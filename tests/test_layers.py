@@ -261,6 +261,7 @@ def test_extreme_pictures_fit():
         (lambda: layers.opaque(torch.zeros(4, 2, 2)), r"\[3, height, width\]"),
         (lambda: layers.grey_layer(torch.zeros(1, 2, 2)), r"\[1, 2, 2\]"),
         (lambda: layers.clean_hidden(torch.zeros(3, 2, 2)), r"\[3, 2, 2\]"),
+        (lambda: layers.clean_hidden([[0.0]]), "got list"),
         (lambda: layers.snap_alpha(torch.zeros(4, 2, 2), 250, 5), "low = 250"),
         (lambda: trimap(torch.zeros(2, 2), -1), "-1 pixels"),
         (lambda: resize(torch.zeros(4, 2, 2), (0, 5)), r"\(0, 5\)"),

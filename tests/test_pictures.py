@@ -205,6 +205,13 @@ def test_exif_turns_16_bit_pictures_too(tmp_path):
     assert np.array_equal(np.rint(read_layer(path)[:3].numpy() * 65535.0), upright)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_broken_exif_costs_the_turn_not_the_picture(tmp_path):
+    pixels = noise(4, 6)
+    path = saved(tmp_path, Image.fromarray(pixels), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff\x01\x12")
+    assert same_pixels(read_layer(path), pixels)
+
+
 def test_a_photo_of_48_megapixels(tmp_path):
     path = saved(tmp_path, Image.new("L", (8000, 6000), 51), compress_level=1)
     layer = read_layer(path)

@@ -57,7 +57,7 @@ def test_sigmas_fall(steps, tokens):
     assert torch.isfinite(levels).all() and (levels.diff() < 0).all()
 
 
-@pytest.mark.parametrize("steps", [0, -3])
+@pytest.mark.parametrize("steps", [0, -3, 2.5])
 def test_no_steps_is_an_error(steps):
     with pytest.raises(OmniAlphaError, match=f"at least 1 step, got {steps}"):
         sigmas(steps, 256)
@@ -144,7 +144,7 @@ def test_noise_is_the_seeds():
     assert initial_noise(2**64 - 1, 1, 2, 2).shape == (1, 16, 1, 2, 2)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**64])
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5])
 def test_seeds_out_of_range(seed):
     with pytest.raises(OmniAlphaError, match=str(seed)):
         initial_noise(seed, 1, 2, 2)

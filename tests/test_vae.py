@@ -275,6 +275,16 @@ def test_the_fast_path_belongs_to_one_instance(vae, stock):
         assert torch.equal(twice.decode(z).sample, vae.decode(z).sample)
 
 
+def test_the_fast_path_keeps_hooks_of_others(vae):
+    """encode_layers puts the path on every time; offloading hooks that came in between must stay."""
+    clone = copy.deepcopy(vae)
+    seen, conv = [], clone.decoder.conv_in
+    inner = conv.forward
+    conv.forward = lambda *args: seen.append(1) or inner(*args)
+    vaes.decode_layers(clone, torch.zeros(1, 16, 2, 2))
+    assert seen == [1]
+
+
 def test_the_fast_path_saves_and_trains(vae, tmp_path):
     clone = copy.deepcopy(vae)
     clone.save_pretrained(tmp_path)
