@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 
 from .checkpoint import check_folder, find_checkpoint
-from .demo_scenes import Scene, load_scenes
+from .demo_scenes import DATA, Scene, load_scenes
 from .demo_sheet import Sheet
 from .layers import flatten, grey_layer, over, over_colour, write_layer
 from .metrics import alpha_mse, psnr, soft_iou
@@ -85,10 +85,15 @@ _RECOMPOSED = Measure(
 )
 _KEPT = Measure(
     "object kept PSNR dB",
-    lambda scene, layers: psnr(over_colour(layers[0]), scene.foreground[:3], scene.foreground[3]),
-    lambda scene: psnr(scene.background[:3], scene.foreground[:3], scene.foreground[3]),
+    lambda scene, layers: psnr(over_colour(layers[0]), scene.foreground[:3], _solid(scene)),
+    lambda scene: psnr(scene.background[:3], scene.foreground[:3], _solid(scene)),
     "no object",
 )
+
+
+def _solid(scene: Scene) -> torch.Tensor:
+    """[H, W]: 1 where the object hides whatever is behind it, which is where its picture is known."""
+    return (scene.foreground[3] > 0.99).float()
 
 
 def measures(task_id: str) -> tuple[Measure, ...]:
@@ -113,7 +118,9 @@ def recompose(task_id: str, scene: Scene, layers: Layers) -> torch.Tensor:
     return flatten(layers)
 
 
-def demo(out: str | Path, checkpoint: str | Path = "micro", seed: int = 0, scenes: int = SCENES) -> Path:
+def demo(
+    out: str | Path, checkpoint: str | Path = "micro", seed: int = 0, scenes: int = SCENES, data: Path = DATA
+) -> Path:
     """Runs the demo. Gives the folder with the layers, `sheet.png` and `results.json`.
 
     Args:
@@ -121,6 +128,7 @@ def demo(out: str | Path, checkpoint: str | Path = "micro", seed: int = 0, scene
         checkpoint: see `checkpoint.find_checkpoint`.
         seed: of the noise; scene k takes seed + k.
         scenes: pictures per task.
+        data: folder with the pictures, see `demo_scenes.load_scenes`.
 
     Raises:
         OmniAlphaError: the checkpoint or the demo's pictures are not complete, or the folder cannot be written.
@@ -132,7 +140,7 @@ def demo(out: str | Path, checkpoint: str | Path = "micro", seed: int = 0, scene
     started = time.monotonic()
     folder = find_checkpoint(checkpoint)
     check_folder(folder)
-    settings, pictures = read_settings(folder), load_scenes(scenes)
+    settings, pictures = read_settings(folder), load_scenes(scenes, data)
     plans = [(task, k, _plan(settings, task, scene, seed + k)) for task in TASKS for k, scene in enumerate(pictures)]
     with new_folder(out) as out:
         pipeline = load(checkpoint, find_device("auto"))
