@@ -45,6 +45,7 @@ class OmniAlphaSequence(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, width, height, layers=None):
+        # ComfyUI passes growing inputs whether asked for or not; what is connected is known when the graph runs.
         try:
             if None not in (width, height):  # a connected input arrives as None
                 explicit_size(width, height)

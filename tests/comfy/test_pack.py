@@ -1,0 +1,48 @@
+"""The pack in a running ComfyUI: it loads quietly, and its nodes are what shared workflows rely on."""
+
+import json
+import os
+from pathlib import Path
+
+import comfy_server
+
+SNAPSHOT = Path(__file__).with_name("object_info.json")
+OURS = "OmniAlpha"
+
+
+def test_loads_without_a_warning(comfy):
+    startup = comfy.output().split("To see the GUI go to")[0].splitlines()
+    ours = [line for line in startup if "omnialpha" in line.lower() and "omnialpha-comfy" not in line]
+    timing = [line for line in startup if line.rstrip().endswith(f"custom_nodes/{comfy_server.PACK}")]
+    assert len(timing) == 1 and "IMPORT FAILED" not in timing[0], timing
+    assert not ours or ours == timing, "it should say nothing else"
+    assert not any("Traceback" in line for line in startup)
+
+
+def test_object_info_matches_the_snapshot(comfy):
+    """Node ids and input names are a contract with every shared workflow.
+
+    After a change that only appends optional inputs: UPDATE_SNAPSHOTS=1 pytest tests/comfy/test_pack.py
+    """
+    found = _schemas(comfy)
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        SNAPSHOT.write_text(json.dumps(found, indent=1) + "\n")
+    assert found == json.loads(SNAPSHOT.read_text())
+
+
+def test_every_node_and_input_explains_itself(comfy):
+    for name, node in _schemas(comfy).items():
+        assert node["display_name"].startswith(OURS) and node["description"] and node["category"].startswith(OURS)
+        inputs = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
+        silent = [key for key, (_, options) in inputs.items() if not options.get("tooltip")]
+        assert not set(silent) - {"latent", "sequence", "seed", "sampler"}, (name, silent)
+
+
+def _schemas(comfy) -> dict:
+    """Our part of /object_info, less what belongs to the machine or to ComfyUI."""
+    nodes = {name: node for name, node in sorted(comfy.get("/object_info").items()) if name.startswith(OURS)}
+    for node in nodes.values():
+        node.pop("python_module")
+    nodes["OmniAlphaTask"]["input"]["required"]["sampler"][1]["options"] = "ComfyUI's"
+    nodes["OmniAlphaLoadVAE"]["input"]["required"]["vae_name"][1]["options"] = "the artist's files"
+    return nodes
