@@ -100,19 +100,11 @@ def write_shards(args: argparse.Namespace) -> None:
 
 
 class Shards:
-    """The latents of a folder in memory, by number of layers in the sequence. `refresh` picks up new files."""
+    """The latents of a folder in memory, by number of layers in the sequence."""
 
     def __init__(self, folder: Path | str):
-        self.folder, self.known = Path(folder), set()
         self.by_layers: dict[int, list[tuple[dict[str, torch.Tensor], list[str]]]] = {layers: [] for layers in MIX}
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read the shards that have appeared since the last look."""
-        for path in sorted(self.folder.glob("*.safetensors")):
-            if path.name in self.known:
-                continue
-            self.known.add(path.name)
+        for path in sorted(Path(folder).glob("*.safetensors")):
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict

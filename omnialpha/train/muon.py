@@ -1,8 +1,8 @@
 """Muon: momentum whose update is orthogonalised (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
 
-`torch.optim.Muon` computes in bfloat16, which most CPUs emulate hundreds of times slower, and takes matrices only.
-This one computes in the parameter's own precision, takes convolution kernels as matrices (outputs x everything else),
-and orthogonalises all parameters of one shape as a batch.
+`torch.optim.Muon` always computes in bfloat16, which many CPUs emulate very slowly, and takes matrices only. Here the
+precision is a choice, convolution kernels count as matrices (outputs x everything else), and all parameters of one
+shape are orthogonalised as a batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic that drives singular values towards 1
 
 
-def orthogonalise(matrices: torch.Tensor, iterations: int = 5) -> torch.Tensor:
+def orthogonalise(matrices: torch.Tensor, iterations: int = 4) -> torch.Tensor:
     """Nearest semi-orthogonal matrices, roughly: singular values end between about .7 and 1.2. Shape [..., a, b]."""
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
@@ -35,10 +35,15 @@ class Muon(torch.optim.Optimizer):
         lr: step length; each update has a spectral norm of about `lr`.
         momentum: decay of the running mean of gradients.
         weight_decay: decoupled, multiplied by `lr`.
+        precision: dtype of the orthogonalisation; it is not sensitive.
     """
 
-    def __init__(self, params: Iterable, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.01):
+    def __init__(
+        self, params: Iterable, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.01,
+        precision: torch.dtype = torch.float32,
+    ):  # fmt: skip
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.precision = precision
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
@@ -59,7 +64,7 @@ class Muon(torch.optim.Optimizer):
             mean = self.state[param].setdefault("momentum", torch.zeros_like(param))
             mean.lerp_(param.grad, 1 - group["momentum"])
             updates.append(param.grad.lerp(mean, group["momentum"]).flatten(1))
-        directions = orthogonalise(torch.stack(updates))
+        directions = orthogonalise(torch.stack(updates).to(self.precision)).to(updates[0].dtype)
         scale = max(1, directions.shape[-2] / directions.shape[-1]) ** 0.5
         for param, direction in zip(params, directions, strict=True):
             param.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction.view(shape), alpha=-group["lr"] * scale)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from ..text import START, full_prompt, user_start, vision_patches, vision_positions
@@ -42,21 +43,28 @@ class PromptEncoder:
         side = self.vision.patch_size * self.vision.spatial_merge_size
         grids = [(pictures.shape[1] // side, pictures.shape[2] // side) for pictures in seen]
         rows = [self._unfold(self._ids(text, len(seen)), grids) for text in instructions]
-        length = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
-        positions = torch.cat(
-            [torch.nn.functional.pad(vision_positions(row, grids, self.image_id), (0, length - len(row))) for row in rows],
-            dim=1,
-        )
-        embeds = self.model.get_input_embeddings()(ids)
-        if seen:
-            embeds = embeds.masked_scatter((ids == self.image_id)[..., None], self._look(seen, grids))
-        # Padding stands at the end and attention is causal, so no real token ever sees it.
-        hidden = self.model.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False)
         user = self.tokenizer("user\n", add_special_tokens=False)["input_ids"]
         start = user_start(rows[0], self.tokenizer.convert_tokens_to_ids(START), user)
+        length = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+        positions = [vision_positions(row, grids, self.image_id) for row in rows]
+        positions = torch.cat([F.pad(row, (0, length - row.shape[-1])) for row in positions], dim=1)
+        embeds = self.model.get_input_embeddings()(ids)
+        if seen:
+            looks = self._look(seen, grids).to(embeds.dtype)  # autocast leaves them in another precision
+            embeds = embeds.masked_scatter((ids == self.image_id)[..., None], looks)
+        # Attention is causal: padding at the end is seen by no real token, and the template at the start, which is the
+        # same for all, sees none of what follows. So it goes through once, and the samples attend to what it left.
+        template = self.model.language_model(
+            inputs_embeds=embeds[:1, :start], position_ids=positions[:, :1, :start], use_cache=True
+        ).past_key_values
+        template.batch_repeat_interleave(len(rows))
+        hidden = self.model.language_model(
+            inputs_embeds=embeds[:, start:], position_ids=positions[:, :, start:], past_key_values=template,
+            use_cache=True,
+        )  # fmt: skip
         real = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows]).bool()[:, start:]
-        return hidden.last_hidden_state[:, start:], None if real.all() else real
+        return hidden.last_hidden_state, None if real.all() else real
 
     def _ids(self, instruction: str, pictures: int) -> list[int]:
         key = (instruction, pictures)

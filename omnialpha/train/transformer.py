@@ -3,6 +3,10 @@
     python -m omnialpha.train.transformer --packages node_modules --vae runs/vae --latents runs/latents \\
         --out runs/micro --minutes 90
 
+On several cores, one process each is faster than one process with threads:
+
+    torchrun --nproc-per-node 2 -m omnialpha.train.transformer ...
+
 Every few minutes a complete checkpoint with averaged weights is written to `--out`; the library can use it at once.
 """
 
@@ -11,11 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict, deque
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..checkpoint import load_tensors
 from ..data.objects import find_objects
 from ..rope import install_rope
 from ..sequence import pack
@@ -71,7 +78,7 @@ def task_loss(transformer, prompts: PromptEncoder, task: Task, batch: dict, rng:
     return (velocity[:, : wanted.shape[1]] - wanted).pow(2).mean()
 
 
-def make_optimizers(named: list[tuple[str, torch.nn.Parameter]], lr: float, muon_lr: float):
+def make_optimizers(named: list[tuple[str, torch.nn.Parameter]], args: argparse.Namespace):
     """Muon for the matrices inside blocks, AdamW for embeddings, modulations, norms, biases and the two ends."""
 
     def inner(name: str, param: torch.nn.Parameter) -> bool:
@@ -80,57 +87,93 @@ def make_optimizers(named: list[tuple[str, torch.nn.Parameter]], lr: float, muon
 
     matrices = [param for name, param in named if inner(name, param)]
     others = [param for name, param in named if not inner(name, param)]
-    return [torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), weight_decay=0.0), Muon(matrices, lr=muon_lr)]
+    precision = torch.bfloat16 if args.bf16 else torch.float32
+    return [
+        torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.95), weight_decay=0.0),
+        Muon(matrices, lr=args.muon_lr, precision=precision),
+    ]
+
+
+@torch.no_grad()
+def average_gradients(accelerator, params: list[torch.nn.Parameter]) -> None:
+    """Mean over processes, in one message. All processes draw the same tasks, so the same parameters have gradients.
+
+    DistributedDataParallel would need one module with one forward and a gradient for every parameter; the last block's
+    text branch never gets one.
+    """
+    if accelerator.num_processes == 1:
+        return
+    grads = [param.grad for param in params if param.grad is not None]
+    mean = accelerator.reduce(torch.cat([grad.flatten() for grad in grads]), "mean")
+    for grad, part in zip(grads, mean.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
 
 
 def train(args: argparse.Namespace) -> None:
     """Run, log to `log.jsonl`, and keep a usable checkpoint in `out`."""
-    torch.manual_seed(args.seed)
-    rng = np.random.default_rng(args.seed)
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="bf16" if args.bf16 else "no")
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)  # the same start everywhere
     out = Path(args.out)
     names = [entry.name for entry in find_objects(args.packages) if entry.split == "train"]
     tokenizer = build_tokenizer(names)
     text_encoder, transformer = build_text_encoder(tokenizer), install_rope(build_transformer())
+    if args.start_from:
+        for part, model in (("transformer", transformer), ("text_encoder", text_encoder)):
+            model.load_state_dict(load_tensors(Path(args.start_from) / part), strict=part == "transformer")
+    torch.manual_seed(args.seed + 1000 * (accelerator.process_index + 1))  # different noise
+    task_rng = np.random.default_rng(args.seed)
+    rng = np.random.default_rng([args.seed, accelerator.process_index])
     prompts = PromptEncoder(text_encoder, tokenizer)
     modules = {"transformer": transformer, "text_encoder": text_encoder.model}
     named = [(f"{key}.{name}", param) for key, module in modules.items() for name, param in module.named_parameters()]
-    opts = make_optimizers(named, args.lr, args.muon_lr)
+    params = [param for _, param in named]
+    opts = make_optimizers(named, args)
     average = Average(named, decay=0.998)
     tasks, weights = [TASKS[task] for task in WEIGHTS], np.array(list(WEIGHTS.values()))
     shards, losses = Shards(args.latents), defaultdict(lambda: deque(maxlen=100))
-    write_vae(Path(args.vae), out / "vae")
     budget, step, saved = Budget(args.minutes), 0, 0.0
 
     def save() -> None:
         average.swap()
         write_models(transformer, text_encoder, tokenizer, out)
         average.swap()
+        write_vae(Path(args.vae), out / "vae")
         write_json(out / "training.json", {**vars(args), "steps": step, "minutes_done": round(budget.spent / 60, 1)})
 
-    while (done := budget.done) < 1:
+    # The clocks of the processes differ a little; all have to stop at the same step.
+    while (done := float(accelerator.reduce(torch.tensor(budget.done), "mean"))) < 1:
         set_rate(opts, warm_then_linear(step, done))
-        for task in rng.choice(tasks, args.tasks_per_step, p=weights / weights.sum()):
+        for task in task_rng.choice(tasks, args.tasks_per_step, p=weights / weights.sum()):
             batch = shards.draw(len(task.inputs) + len(task.targets), args.batch, rng)
-            loss = task_loss(transformer, prompts, task, batch, rng)
+            # Fused attention has a slow bfloat16 backward pass on CPUs; at a hundred tokens plain products are faster.
+            with accelerator.autocast(), sdpa_kernel(SDPBackend.MATH) if args.bf16 else nullcontext():
+                loss = task_loss(transformer, prompts, task, batch, rng)
             (loss / args.tasks_per_step).backward()
             losses[task.id].append(float(loss.detach()))
-        torch.nn.utils.clip_grad_norm_([param for _, param in named], 1.0)
+        average_gradients(accelerator, params)
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
         for opt in opts:
             opt.step()
             opt.zero_grad(set_to_none=True)
         step += 1
         average.update()
+        if not accelerator.is_main_process:
+            continue
         if step % args.log_every == 0:
-            shards.refresh()
             record = {"step": step, "minute": round(budget.spent / 60, 2)}
             record |= {task: round(float(np.mean(losses[task])), 4) for task in WEIGHTS if losses[task]}
+            out.mkdir(parents=True, exist_ok=True)
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(record) + "\n")
             print(json.dumps(record), flush=True)
         if budget.spent - saved > 240:
             saved = budget.spent
             save()
-    save()
+    if accelerator.is_main_process:
+        save()
 
 
 def main() -> None:
@@ -138,19 +181,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", required=True, help="node_modules folder with the emoji packages")
     parser.add_argument("--vae", required=True, help="the trained VAE")
-    parser.add_argument("--latents", required=True, help="folder of shards; new ones are picked up while training")
+    parser.add_argument("--latents", required=True, help="folder of shards")
     parser.add_argument("--out", required=True, help="folder for the checkpoint")
     parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--batch", type=int, default=32, help="samples per task")
+    parser.add_argument("--batch", type=int, default=24, help="samples per task, step and process")
     parser.add_argument("--tasks-per-step", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--muon-lr", type=float, default=0.02)
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16; on a CPU only where it has AVX-512 BF16")
+    parser.add_argument("--start-from", metavar="FOLDER", help="go on with the weights of this checkpoint")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="per process")
     parser.add_argument("--log-every", type=int, default=100)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    train(args)
+    train(parser.parse_args())
 
 
 if __name__ == "__main__":
