@@ -44,7 +44,8 @@ def write_demo_pictures(node_modules: Path, out: Path, seed: int = 7) -> None:
     photos = load_photos("test")
     for index in range(1, len(OBJECTS) + 1):
         photograph = index % 2 == 1
-        pixels = crop_photo(photos, (SIDE, SIDE), rng) if photograph else draw_texture((SIDE, SIDE), rng)
+        photo = photos[index // 2 % len(photos)]
+        pixels = crop_photo([photo], (SIDE, SIDE), rng) if photograph else draw_texture((SIDE, SIDE), rng)
         kind = "photo" if photograph else "texture"
         Image.fromarray((pixels * 255).round().astype(np.uint8)).save(
             out / "backgrounds" / f"{index:02d}-{kind}.png", optimize=True
