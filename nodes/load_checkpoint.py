@@ -1,11 +1,14 @@
 """OmniAlpha Load Checkpoint: MODEL, CLIP and VAE from one folder."""
 
+from dataclasses import replace
+
 from comfy_api.v0_0_2 import io
 
 from ..omnialpha.checkpoint import check_folder, load_tensors
-from ..omnialpha.settings import read_json, read_settings
+from ..omnialpha.settings import FILE_NAME, PUBLIC, read_json, read_settings
 from .adapters import folders
 from .adapters.layer_vae import build_vae
+from .adapters.lora import apply_lora
 from .adapters.settings import attach
 from .adapters.text_encoder import load_text_encoder
 from .adapters.transformer import latent_statistics, load_transformer
@@ -17,6 +20,7 @@ class OmniAlphaLoadCheckpoint(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
+        names = folders.checkpoint_names()
         return io.Schema(
             node_id="OmniAlphaLoadCheckpoint",
             display_name="OmniAlpha Load Checkpoint",
@@ -28,9 +32,10 @@ class OmniAlphaLoadCheckpoint(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=folders.checkpoint_names(),
-                    default=folders.checkpoint_names()[0],
-                    tooltip="micro, or a folder with transformer, vae, text_encoder and tokenizer in models/omnialpha.",
+                    options=names,
+                    default=names[0],
+                    tooltip="micro, or a folder with transformer, vae, text_encoder and tokenizer in models/omnialpha. "
+                    "OmniAlpha's rgba_vae and lora folders may lie beside them.",
                 ),
             ],
             outputs=[
@@ -45,12 +50,19 @@ class OmniAlphaLoadCheckpoint(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint) -> io.NodeOutput:
         folder = folders.checkpoint_folder(checkpoint)
-        check_folder(folder)
+        # The public checkpoint is Qwen-Image-Edit-2509's folder plus these two.
+        rgba_vae, lora = folder / "rgba_vae", folder / "lora"
+        vae_folder = rgba_vae if rgba_vae.is_dir() else folder / "vae"
+        check_folder(folder, vae_elsewhere=rgba_vae.is_dir())
         settings = read_settings(folder)
-        vae_config = folder / "vae" / "config.json"
-        statistics = latent_statistics(read_json(vae_config)) if vae_config.is_file() else None
-        vae = build_vae(load_tensors(folder / "vae"), f"{checkpoint}/vae")
+        vae = build_vae(load_tensors(vae_folder), f"{checkpoint}/{vae_folder.name}")
         clip = load_text_encoder(folder / "text_encoder", folder / "tokenizer")
+        config = vae_folder / "config.json"
+        statistics = latent_statistics(read_json(config)) if config.is_file() else None
         model = load_transformer(folder / "transformer", statistics)
+        if lora.is_dir():
+            model = apply_lora(model, load_tensors(lora), f"{checkpoint}/lora")
+            if not (folder / FILE_NAME).is_file():
+                settings = replace(settings, tasks=PUBLIC)
         attach(settings, model, clip.patcher, vae.patcher)
         return io.NodeOutput(model, clip, vae)

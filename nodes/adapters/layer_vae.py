@@ -39,8 +39,8 @@ def build_vae(tensors: Mapping[str, Tensor], source: str, opaque_init: bool = Fa
         if channels(tensors) == (3, 3):
             if not opaque_init:
                 raise OmniAlphaError(
-                    "this is an RGB VAE, OmniAlpha needs four channels. Use its rgba_vae, or switch opaque_init on to "
-                    "add an alpha channel that always decodes to opaque."
+                    "this is an RGB VAE, OmniAlpha needs four channels. Use its rgba_vae, or 'OmniAlpha Load VAE' with "
+                    "opaque_init on, which adds an alpha channel that always decodes to opaque."
                 )
             tensors = opaque_initialise(tensors)
         vae = VAE(sd=to_wan(tensors), dtype=full_precision(tensors))

@@ -11,9 +11,9 @@ counts are centred one patch off, and the text starts inside large inputs.
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 
 import torch
@@ -27,6 +27,9 @@ from ...omnialpha.rope import layer_positions
 
 _KEY = "omnialpha_positions"
 _EMBEDDER = "diffusion_model.pe_embedder"
+
+# Positions [tokens, 3] of the call that runs; each thread has its own, should a model run on several devices at once.
+_current: ContextVar[Tensor | None] = ContextVar("omnialpha_positions", default=None)
 
 
 def install(model: ModelPatcher, axis: str = "bil") -> ModelPatcher:
@@ -70,28 +73,16 @@ def check_model(model: ModelPatcher) -> None:
 class LayerEmbedder(nn.Module):
     """Stands in for `pe_embedder`: passes through, except within `using`.
 
-    The original is kept out of the module tree, so that state dicts and the memory manager see no difference. Positions
-    are per thread: a model may run on several devices at once.
+    The original is kept out of the module tree, so that state dicts and the memory manager see no difference.
     """
 
     def __init__(self, original: nn.Module):
         super().__init__()
         object.__setattr__(self, "original", original)
-        object.__setattr__(self, "_local", threading.local())
-
-    @contextmanager
-    def using(self, positions: Tensor) -> Iterator[None]:
-        """Place tokens at `positions` [tokens, 3] within this block."""
-        outer = getattr(self._local, "positions", None)
-        self._local.positions = positions
-        try:
-            yield
-        finally:
-            self._local.positions = outer
 
     def forward(self, ids: Tensor) -> Tensor:
         """Native positions [B, tokens, 3] -> whatever the original embedder returns, for ours."""
-        positions = getattr(self._local, "positions", None)
+        positions = _current.get()
         if positions is None:
             return self.original(ids)
         if positions.shape[0] != ids.shape[1]:
@@ -100,6 +91,16 @@ class LayerEmbedder(nn.Module):
                 f"make and the input layers. Another extension added or removed some; remove its patch from this MODEL."
             )
         return self.original(positions.to(ids.device)[None].expand(ids.shape[0], -1, -1))
+
+
+@contextmanager
+def using(positions: Tensor) -> Iterator[None]:
+    """Place tokens at `positions` [tokens, 3] within this block."""
+    token = _current.set(positions)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 class LayoutReader:
@@ -111,8 +112,7 @@ class LayoutReader:
     def __call__(self, executor, x: Tensor, timestep: Tensor, context: Tensor, *args, **kwargs) -> Tensor:
         """Runs the model: x [B, 16, m, h, w], context [B, L, D], `ref_latents` a list of [B, 16, frames, a, b]."""
         model = executor.class_obj
-        embedder = model.pe_embedder
-        if not isinstance(embedder, LayerEmbedder):
+        if not isinstance(model.pe_embedder, LayerEmbedder):
             raise OmniAlphaError(
                 "Another extension replaced the position embedder of this MODEL after OmniAlpha. "
                 "Put 'OmniAlpha Patch Model' behind its node."
@@ -122,7 +122,7 @@ class LayoutReader:
         patch = model.patch_size
         targets = _extents(x, patch)
         inputs = [extent for latent in references for extent in _extents(latent, patch)]
-        with embedder.using(_positions(tuple(targets), tuple(inputs), context.shape[1], self.axis)):
+        with using(_positions(tuple(targets), tuple(inputs), context.shape[1], self.axis)):
             return executor(x, timestep, context, *args, **kwargs)
 
 

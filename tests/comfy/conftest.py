@@ -103,7 +103,7 @@ def inside(tmp_path_factory) -> dict[str, dict]:
     for folder in ("models/omnialpha", "models/vae", "output", "temp", "input", "custom_nodes"):
         (base / folder).mkdir(parents=True)
     command = [comfy_server.find_python(comfyui), HERE / "inside/run.py", comfyui, base, scratch / "job.json"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800)
     lines = [line for line in done.stdout.splitlines() if line.startswith("CHECK ")]
     results = [json.loads(line.removeprefix("CHECK ")) for line in lines]
     if not results or done.returncode:

@@ -108,13 +108,11 @@ def test_sequence_without_layers(comfy, graph):
 def test_sizes_that_differ(comfy, graph, photo, cutout):
     """A latent decoded with a sequence it was not made from."""
     _, clip, vae, *_ = graph.add("OmniAlphaLoadCheckpoint", checkpoint="micro")
-    sequences = [
-        graph.add(
-            "OmniAlphaSequence", layers__layer0=graph.add("LoadImage", image=name)[0], targets=1, width=side, height=side,
-            fit="scale",
-        )[0]
-        for name, side in ((photo, 64), (cutout, 96))
-    ]  # fmt: skip
+    sequences = []
+    for name, side in ((photo, 64), (cutout, 96)):
+        image = graph.add("LoadImage", image=name)[0]
+        sequence = graph.add("OmniAlphaSequence", layers__layer0=image, targets=1, width=side, height=side, fit="scale")
+        sequences.append(sequence[0])
     latent = graph.add("OmniAlphaInstruct", clip=clip, vae=vae, sequence=sequences[0], instruction="", negative="")[2]
     layers = graph.add("OmniAlphaDecodeLayers", vae=vae, latent=latent, sequence=sequences[1])[0]
     graph.add("OmniAlphaPreviewLayers", layers=layers)

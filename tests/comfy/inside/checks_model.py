@@ -73,6 +73,43 @@ def check_lora_through_the_core_loader():
     return {"m2n1": error}
 
 
+def check_a_lora_in_the_checkpoint_folder():
+    """PEFT's prefix is understood too, and a LoRA for something else is not passed over."""
+    apply_lora, model = part("nodes.adapters.lora").apply_lora, load_golden()
+    tensors = load_file(golden("dit/lora_rank4.safetensors"))
+    peft = {f"base_model.model.{name.removeprefix('transformer.')}": tensor for name, tensor in tensors.items()}
+    loaded = part("nodes.adapters.positions").install(apply_lora(model, peft, "lora"))
+    inputs, _ = one_case()
+    wanted = load_file(golden("dit/forward_lora.safetensors"))["m2n1.out"]
+    assert worst(forward(loaded, *inputs), wanted) < TOLERANCE
+    stray = {"unet.down.lora_A.weight": torch.zeros(4, 4), "unet.down.lora_B.weight": torch.zeros(4, 4)}
+    fails(lambda: apply_lora(model, stray, "some/lora"), "some/lora", "none of its 2 tensors", "unet.down")
+
+
+def check_the_public_folder_layout():
+    """Qwen-Image-Edit's folder with an RGB VAE, beside it OmniAlpha's rgba_vae and lora, no omnialpha.json."""
+    import folder_paths as paths
+
+    folder = Path(paths.models_dir) / "omnialpha" / "public"
+    shutil.copytree(job["micro"], folder)
+    (folder / "omnialpha.json").unlink()
+    (folder / "vae").rename(folder / "rgba_vae")
+    (folder / "lora").mkdir()
+    target = "transformer_blocks.0.attn.to_q"
+    down, up = torch.randn(3, 128), torch.zeros(128, 3)
+    save_file({f"{target}.lora_A.weight": down, f"{target}.lora_B.weight": up}, folder / "lora/weights.safetensors")
+    assert "public" in part("nodes.adapters.folders").checkpoint_names()
+    model, _, vae = run("OmniAlphaLoadCheckpoint", "public")
+    assert list(model.patches) == [f"diffusion_model.{target}.weight"] and vae.output_channels == 4
+    settings = part("nodes.adapters.settings").settings_of(model)
+    assert settings.tasks == part("omnialpha.settings").PUBLIC and settings.pixel_budget == 1024**2
+    (folder / "tokenizer/tokenizer.json").unlink()
+    (folder / "tokenizer/merges.txt").unlink()
+    fails(lambda: run("OmniAlphaLoadCheckpoint", "public"), "not a complete checkpoint", "tokenizer")
+    shutil.rmtree(folder)
+    fails(lambda: run("OmniAlphaLoadCheckpoint", "public"), "'public'", "any more")
+
+
 def check_clones_are_independent():
     positions = part("nodes.adapters.positions")
     original = load_golden()
@@ -184,9 +221,9 @@ def check_the_full_model_runs_with_positions():
     """Sixty blocks without values: every shape from the latents to the velocity."""
     config = comfy.supported_models.QwenImage({"image_model": "qwen_image", "in_channels": 64, "num_layers": 60})
     model = config.get_model({}, "", device="meta")
-    embedder = part("nodes.adapters.positions").LayerEmbedder(model.diffusion_model.pe_embedder)
-    model.diffusion_model.pe_embedder = embedder
-    reader = part("nodes.adapters.positions").LayoutReader("bil")
+    positions = part("nodes.adapters.positions")
+    model.diffusion_model.pe_embedder = positions.LayerEmbedder(model.diffusion_model.pe_embedder)
+    reader = positions.LayoutReader("bil")
     x = torch.empty(1, 16, 2, 64, 48, device="meta")
     references = [torch.empty(1, 16, 1, 64, 48, device="meta"), torch.empty(1, 16, 1, 32, 32, device="meta")]
     options = {
