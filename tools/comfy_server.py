@@ -79,7 +79,7 @@ class ComfyServer:
         pack: Path = ROOT,
         extra_args: Sequence[str] = (),
         model_names: Iterable[str] = (),
-        start_seconds: float = 180,
+        start_seconds: float = 600,
     ):
         self.pack, self.extra_args, self.model_names = pack, extra_args, tuple(model_names)
         self.start_seconds = start_seconds
