@@ -156,23 +156,40 @@ def load_text_encoder(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     Raises:
         OmniAlphaError: weights are missing or do not fit.
     """
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     path = folder / "text_encoder"
     read_headers(path)  # a cut-off file is named as one
     try:
+        config = Qwen2_5_VLConfig.from_dict(_for_any_transformers(read_json(path / "config.json")))
         model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            path, config=config, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise OmniAlphaError(f"The text encoder in {path} cannot be loaded: {str(error).strip()}") from error
-    lacking = sorted(report["missing_keys"])
+    # The head that turns states into words is never used here, and often tied to the embeddings rather than stored.
+    lacking = sorted(key for key in report["missing_keys"] if not key.startswith("lm_head."))
     if lacking:
         raise OmniAlphaError(
             f"The text encoder in {path} lacks {len(lacking)} tensors ({summary(lacking)}). "
             f"Its weights are not those of its config.json; fetch the folder again."
         )
     return model.requires_grad_(False).eval()
+
+
+def _for_any_transformers(config: dict[str, Any]) -> dict[str, Any]:
+    """A text encoder's config with the rope constants where the installed transformers looks for them.
+
+    Release 5 writes `rope_parameters`; release 4 reads `rope_scaling` and `rope_theta`, and 5 reads these as well.
+    """
+    import transformers
+
+    inner = config.get("text_config")
+    rope = inner.get("rope_parameters") if isinstance(inner, dict) else None
+    if int(transformers.__version__.split(".")[0]) >= 5 or not isinstance(rope, dict):
+        return config
+    spelled = {"rope_scaling": {"type": "default", **rope}, "rope_theta": rope.get("rope_theta", 1e6)}
+    return {**config, "text_config": {**inner, **spelled}}
 
 
 def load_tokenizer(folder: Path):
