@@ -2,8 +2,8 @@
 
 from comfy_api.v0_0_2 import io
 
+from ..omnialpha import layers as operations
 from ..omnialpha.errors import OmniAlphaError
-from ..omnialpha.layers import Frame, snap_alpha
 from ..omnialpha.sequence import LayerSequence
 from .adapters import layer_vae
 from .adapters.images import to_bytes_exactly, to_image, transparency
@@ -51,15 +51,12 @@ class OmniAlphaDecodeLayers(io.ComfyNode):
         if frame is not None:
             layers = [frame.undo(layer) for layer in layers]
         if snap_alpha:
-            layers = [_snap(layer) for layer in layers]
+            layers = [operations.snap_alpha(layer) for layer in layers]
         layers = to_bytes_exactly(layers)
         return io.NodeOutput(to_image(layers), transparency(layers))
 
 
-_snap = snap_alpha  # the input of that name hides it
-
-
-def _frame(vae, samples, sequence: LayerSequence) -> Frame:
+def _frame(vae, samples, sequence: LayerSequence) -> operations.Frame:
     """The way back from the latent's size into the sequence's frame.
 
     Raises:
@@ -84,4 +81,4 @@ def _frame(vae, samples, sequence: LayerSequence) -> Frame:
         return fitted.frame
     # A VAE from a loader of its own says nothing about sizes; the latent itself does.
     source = tuple(sequence.layers[0].shape[1:]) if sequence.layers else sequence.size or size
-    return Frame(source, size, sequence.fit)
+    return operations.Frame(source, size, sequence.fit)

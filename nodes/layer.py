@@ -3,8 +3,8 @@
 import torch
 from comfy_api.v0_0_2 import io
 
+from ..omnialpha import layers as operations
 from ..omnialpha.errors import OmniAlphaError
-from ..omnialpha.layers import clean_hidden
 from .adapters.images import check_same_size, is_stand_in, to_image, to_layers, to_planes
 from .adapters.wires import CATEGORY
 
@@ -57,10 +57,9 @@ class OmniAlphaLayer(io.ComfyNode):
         planes = to_planes(mask) if mask is not None else []
         if planes and not (is_stand_in(planes) and layers[0].shape[1:] != planes[0].shape):
             layers = _with_alpha(layers, planes, mask_polarity)
-        return io.NodeOutput(to_image([_clean(layer) for layer in layers] if clean_hidden else layers))
-
-
-_clean = clean_hidden  # the input of that name hides it
+        if clean_hidden:
+            layers = [operations.clean_hidden(layer) for layer in layers]
+        return io.NodeOutput(to_image(layers))
 
 
 def _with_alpha(layers: list, planes: list, polarity: str) -> list:

@@ -88,10 +88,10 @@ class OmniAlphaTask(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, task, text="", instruction="", image=_OPEN, guide=_OPEN):
         # A connected input arrives as None: what it brings is known when the graph runs.
+        if task is None:
+            return True
         try:
-            row = get_task(task) if task is not None else None
-            if row is None:
-                return True
+            row = get_task(task)
             _check_connected(row, image is not _OPEN, guide is not _OPEN)
             if None not in (text, instruction):
                 row.fill(text, instruction)
@@ -109,17 +109,11 @@ class OmniAlphaTask(io.ComfyNode):
         request = _plan(
             settings, cls.hidden.unique_id if cls.hidden else None, task, image, guide, text, instruction,
             seed=seed, steps=steps or None, guidance=guidance or None, fit=fit, negative=negative,
-            size=explicit_size(width, height),
+            size=explicit_size(width, height), snap=snap_alpha,
         )  # fmt: skip
-        layers = run(request, settings, model, clip, vae, sampler)
-        if snap_alpha:
-            layers = [_snap(layer) for layer in layers]
-        layers = to_bytes_exactly(layers)
+        layers = to_bytes_exactly(run(request, settings, model, clip, vae, sampler))
         composite = to_bytes_exactly([flatten(layers)])
         return io.NodeOutput(to_image(layers), transparency(layers), to_image(composite))
-
-
-_snap = snap_alpha  # the input of that name hides it
 
 
 def run(request: Request, settings: Settings, model, clip, vae, sampler: str) -> list:
@@ -140,7 +134,8 @@ def run(request: Request, settings: Settings, model, clip, vae, sampler: str) ->
         sampler,
         previewer(model, vae),
     )
-    return fitted.restore(layer_vae.decode(vae, samples))
+    layers = fitted.restore(layer_vae.decode(vae, samples))
+    return [snap_alpha(layer) for layer in layers] if request.snap else layers
 
 
 def _plan(settings: Settings, node_id, task: str, image, guide, text: str, instruction: str, **options) -> Request:
