@@ -53,7 +53,8 @@ def _polygon(mask, rng):
     """A lasso: the farthest object pixel in each of a few directions, pushed out a little."""
     ys, xs = np.nonzero(mask)
     cy, cx = ys.mean(), xs.mean()
-    angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(7, 13)))
+    corners = rng.integers(7, 13)
+    angles = (np.arange(corners) + rng.uniform(-0.3, 0.3, corners)) * 2 * np.pi / corners
     points = []
     for angle in angles:
         dy, dx = np.sin(angle), np.cos(angle)
