@@ -113,6 +113,8 @@ def _vae(path: Path, tensors: Mapping[str, TensorInfo]) -> Report:
         problems = compare(_vae_shapes(renamed, reads), renamed)
     except OmniAlphaError as error:
         problems = [str(error)]
+    except KeyError as error:
+        problems = [f"{error.args[0]} is missing"]
     if rgba and layout == "diffusers":
         hints.append("ComfyUI's own VAE loader wants the other layout: `convert-vae IN OUT --layout wan`, or load it "
                      "with this pack's loader.")  # fmt: skip

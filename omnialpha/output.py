@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +50,8 @@ def new_folder(wanted: str | Path) -> Iterator[Path]:
 
 def _claim(wanted: Path) -> tuple[Path, bool]:
     """(a folder that is empty, whether it was made here)."""
+    if wanted.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, "it is a file, and results are a folder of pictures")
     number = 1
     while True:
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")

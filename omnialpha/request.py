@@ -88,7 +88,7 @@ def plan(
         targets, names = len(row.targets), row.targets
         if num_targets not in (None, targets):
             raise OmniAlphaError(f"Task '{row.id}' gives {targets} layers, {num_targets} were asked for. Leave it out.")
-        _warn(settings, row, layers)
+        _warn(settings, row, layers, text, words)
     if plane is not None:
         _check_guide_size(layers, plane)
     if clean:
@@ -186,7 +186,7 @@ def _check_guide_size(layers: list, plane: torch.Tensor) -> None:
         )
 
 
-def _warn(settings: Settings, task: Task, layers: list) -> None:
+def _warn(settings: Settings, task: Task, layers: list, text: str, words: str) -> None:
     """Things that run but may not do what is hoped for."""
     if settings.trained(task.id) is False:
         warnings.warn(
@@ -194,6 +194,9 @@ def _warn(settings: Settings, task: Task, layers: list) -> None:
             OmniAlphaWarning,
             stacklevel=4,
         )
+    text = " ".join(text.split())
+    if text not in words:
+        warnings.warn(f"Task '{task.id}' takes no text: \"{text}\" is not looked at.", OmniAlphaWarning, stacklevel=4)
     if task.image_role == "foreground" and bool((layers[0][3] == 1).all()):
         warnings.warn(
             f"Task '{task.id}' starts from a cut-out object, but this picture has no transparency at all.",

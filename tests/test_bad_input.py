@@ -297,6 +297,13 @@ def test_output_below_a_file(refused, photo, monkeypatch):
     refused("matting_auto", "--image", photo, says=["Cannot write to"], out=photo / "out")
 
 
+def test_output_that_is_a_file(refused, photo, tmp_path, monkeypatch):
+    no_loading(monkeypatch)
+    (tmp_path / "taken").write_text("x")
+    code = main(["run", "matting_auto", "--image", str(photo), "--out", str(tmp_path / "taken")])
+    assert code == 2 and (tmp_path / "taken").read_text() == "x"
+
+
 def test_output_where_nothing_can_be_made(refused, photo, monkeypatch):
     no_loading(monkeypatch)
     from pathlib import Path

@@ -71,6 +71,24 @@ def test_forward_equals_the_authors(transformer, tmp_path, style):
     assert (found - before).abs().max() > 0.01
 
 
+def test_names_of_the_full_size_checkpoint(tmp_path):
+    """Every layer that the public LoRA may touch has its place in all 60 blocks of Qwen-Image-Edit."""
+    from omnialpha.loading import build_transformer, shapes_of
+
+    shapes = shapes_of(build_transformer({}))
+    assert shapes["transformer_blocks.59.attn.to_q.weight"] == (3072, 3072)
+    kinds = {key.split(".", 3)[3].split(".lora_")[0] for key in load_file(LORA)}
+    assert len(kinds) == 14
+    tensors = {}
+    for module in (f"transformer_blocks.{block}.{kind}" for block in (0, 31, 59) for kind in kinds):
+        out, width = shapes[f"{module}.weight"]
+        tensors[f"transformer.{module}.lora_A.weight"] = torch.zeros(2, width)
+        tensors[f"transformer.{module}.lora_B.weight"] = torch.zeros(out, 2)
+    save_file(tensors, tmp_path / "full.safetensors")
+    placed, unmatched = read_lora(tmp_path / "full.safetensors").match(shapes)
+    assert len(placed) == 3 * 14 and not unmatched
+
+
 def test_strength_follows_alpha_and_metadata(tmp_path):
     module = "transformer_blocks.0.attn.to_q"
     config = json.dumps({"transformer.lora_alpha": 8, "transformer.alpha_pattern": {"attn.to_k": 2}})

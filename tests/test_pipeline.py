@@ -250,6 +250,37 @@ def test_bfloat16_weights_compute_in_bfloat16(public, picture):
     assert OmniAlphaPipeline.from_pretrained(folder, vae=vae, dtype=torch.float32).transformer.dtype == torch.float32
 
 
+def test_text_that_nobody_reads_is_noted():
+    image, settings = torch.ones(4, 64, 64), Settings()
+    with pytest.warns(OmniAlphaWarning, match='"a red cup" is not looked at'):
+        plan(settings, "matting_auto", images=[image], text=" a red  cup ")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan(settings, "matting_auto", "Cut out {text}.", [image], text="a red cup")
+        plan(settings, "fg_to_bg", images=[image * torch.tensor([1, 1, 1, 0.5]).view(4, 1, 1)], text="a red cup")
+
+
+def test_offloaded_parts_are_woken(pipeline, picture):
+    """Model offloading as diffusers installs it, with the CPU as the place to compute."""
+    accelerate = pytest.importorskip("accelerate")
+    expected = pipeline("decomposition_auto", images=[picture], **SMALL)
+    parts, woken = [pipeline.text_encoder, pipeline.transformer, pipeline.vae], []
+
+    def watch(hook):
+        wake = hook.pre_forward
+        hook.pre_forward = lambda module, *args, **options: woken.append(module) or wake(module, *args, **options)
+
+    try:
+        for part in parts:
+            watch(accelerate.cpu_offload_with_hook(part, "cpu")[1].hook)
+        found = pipeline("decomposition_auto", images=[picture], **SMALL)
+    finally:
+        for part in parts:
+            accelerate.hooks.remove_hook_from_module(part)
+    assert {id(part) for part in parts} == {id(part) for part in woken}
+    assert all(torch.equal(a, b) for a, b in zip(expected, found))
+
+
 def test_guide_polarities(tmp_path):
     path = tmp_path / "g.png"
     image = Image.new("RGBA", (4, 2), (255, 255, 255, 0))
