@@ -1,7 +1,7 @@
 // Loads UI workflows in the real ComfyUI frontend, looks for damage and converts them to API format.
 //
-// Reads from stdin   {"url", "chromium", "jobs": [{"workflow": path, "screenshot"?: path}]}
-// writes to stdout   [{"problems": [text], "output": graph in API format}], one per job.
+// Reads from stdin   {"url", "chromium", "jobs": [{"workflow": path, "run"?: true, "screenshot"?: path}]}
+// writes to stdout   [{"problems": [text], "output": graph in API format, "workflow": it saved again}], one per job.
 //
 // frontend.py is the caller; playwright-core comes from node_modules beside this file or from NODE_PATH.
 import fs from 'node:fs';
@@ -17,7 +17,7 @@ const FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-bac
 async function openFrontend(browser, url) {
   const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
   const settings = { 'Comfy.TutorialCompleted': true, 'Comfy.Workflow.ShowMissingNodesWarning': true,
-    'Comfy.Workflow.ShowMissingModelsWarning': false, 'Comfy.Graph.CanvasMenu': false, 'Comfy.Minimap.Visible': false,
+    'Comfy.Workflow.ShowMissingModelsWarning': false, 'Comfy.Graph.CanvasMenu': false, 'Comfy.Graph.CanvasInfo': false, 'Comfy.Minimap.Visible': false,
     'LiteGraph.Canvas.MinFontSizeForLOD': 0 /* text stays, however small */ };
   await page.request.post(`${url}/settings`, { data: settings });
   await page.goto(url, { waitUntil: 'domcontentloaded' });
@@ -62,7 +62,21 @@ async function loadInPage(source) {
   return { problems, output: (await app.graphToPrompt()).output, workflow: saved };
 }
 
-/** Runs in the page: show the whole graph with a margin. */
+/** Runs in the page: press Run, wait for the end, and let the results appear; what went wrong, or null. */
+async function runInPage(seconds) {
+  const { app } = window;
+  const ended = new Promise((resolve) => {
+    app.api.addEventListener('execution_success', () => resolve(null), { once: true });
+    app.api.addEventListener('execution_error', (event) => resolve(event.detail.exception_message), { once: true });
+    setTimeout(() => resolve(document.querySelector('.p-dialog')?.textContent ?? 'no end'), seconds * 1000);
+  });
+  await app.queuePrompt(0, 1);
+  const error = await ended;
+  await new Promise((resolve) => setTimeout(resolve, 1500)); // result pictures load
+  return error;
+}
+
+/** Runs in the page: show the whole graph, and say where in the window it then is. */
 function fitView() {
   const { app } = window;
   const boxes = [...app.graph._nodes, ...app.graph._groups].map((item) => item.boundingRect ?? item._bounding);
@@ -70,11 +84,16 @@ function fitView() {
   const right = Math.max(...boxes.map((b) => b[0] + b[2])), bottom = Math.max(...boxes.map((b) => b[1] + b[3]));
   const { width, height } = app.canvas.canvas.getBoundingClientRect();
   const view = app.canvas.ds;
-  const margin = { x: 90, y: 70 };
-  view.scale = Math.min((width - 2 * margin.x) / (right - left), (height - 2 * margin.y) / (bottom - top));
+  const margin = 60; // keeps clear of the menu button
+  view.scale = Math.min((width - 2 * margin) / (right - left), (height - 2 * margin) / (bottom - top));
   view.offset[0] = -left + (width / view.scale - (right - left)) / 2;
   view.offset[1] = -top + (height / view.scale - (bottom - top)) / 2;
   app.canvas.setDirty(true, true);
+  const edge = margin / 3;
+  return {
+    x: (left + view.offset[0]) * view.scale - edge, y: (top + view.offset[1]) * view.scale - edge,
+    width: (right - left) * view.scale + 2 * edge, height: (bottom - top) * view.scale + 2 * edge,
+  };
 }
 
 const { url, chromium: executablePath, jobs } = JSON.parse(fs.readFileSync(0, 'utf8'));
@@ -88,13 +107,19 @@ try {
       errors.push(`console: ${message.text().slice(0, 300)}`);
   });
   const results = [];
-  for (const { workflow, screenshot } of jobs) {
+  if (jobs.some((job) => job.screenshot))
+    await page.evaluate(() => window.app.extensionManager.command.execute('Workspace.ToggleFocusMode'));
+  for (const { workflow, run, screenshot } of jobs) {
     errors = [];
     const result = await page.evaluate(loadInPage, JSON.parse(fs.readFileSync(workflow, 'utf8')));
+    if (run) {
+      const error = await page.evaluate(runInPage, 120);
+      if (error) errors.push(`did not run: ${error.slice(0, 300)}`);
+    }
     if (screenshot) {
-      await page.evaluate(fitView);
+      const clip = await page.evaluate(fitView);
       await page.waitForTimeout(1500); // note and image elements follow the canvas
-      await page.screenshot({ path: screenshot });
+      await page.screenshot({ path: screenshot, clip });
     }
     results.push({ ...result, problems: [...result.problems, ...errors] });
   }

@@ -1,0 +1,175 @@
+"""Remake the pictures of the README from what the built-in checkpoint really gives.
+
+    make pictures
+
+- docs/images/demo.png: the contact sheet of `python -m omnialpha demo`;
+- docs/images/families.png: what goes in and what comes out, one column per example workflow;
+- docs/images/workflow_*.png: the example workflows after a run, in the real frontend;
+- workflows/*.jpg: the thumbnails that ComfyUI shows beside them under Browse Templates.
+
+All but the first need ComfyUI, the screenshots a browser too (see comfy_server.py, frontend.py); what cannot be
+made stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import comfy_server
+import frontend
+from PIL import Image, ImageDraw, ImageFont
+
+ROOT = comfy_server.ROOT
+IMAGES = ROOT / "docs/images"
+WORKFLOWS = ROOT / "workflows"
+CELL, GAP, CAPTION = 192, 12, 30
+# workflow -> family, and what its column shows: "given" pictures, "words", saved layers by number, all layers "flat"
+FAMILIES = {
+    "matting": ("matting", ("given", 0, "on colour")),
+    "removal": ("removal", ("given", 0)),
+    "decomposition_step_by_step": ("decomposition", ("given", 0, 1)),
+    "completion": ("completion", ("given", 0, "flat")),
+    "generation": ("generation", ("words", 0, 1)),
+}
+
+
+
+def checkers(size: tuple[int, int]) -> Image.Image:
+    """The checkerboard that stands for transparency."""
+    board = Image.new("RGBA", size, (250, 250, 252, 255))
+    draw = ImageDraw.Draw(board)
+    for y in range(0, size[1], 12):
+        for x in range(y // 12 % 2 * 12, size[0], 24):
+            draw.rectangle((x, y, x + 11, y + 11), fill=(214, 217, 226, 255))
+    return board
+
+
+def tile(picture: Image.Image) -> Image.Image:
+    """A layer as a square tile: over the checkerboard."""
+    picture = picture.convert("RGBA").resize((CELL, CELL), Image.Resampling.BICUBIC)
+    return Image.alpha_composite(checkers((CELL, CELL)), picture).convert("RGB")
+
+
+def stacked(columns: dict[str, list[Image.Image]]) -> Image.Image:
+    """Columns of tiles, each under its name; the first tile of each is what went in."""
+    rows = max(map(len, columns.values()))
+    sheet = Image.new("RGB", (len(columns) * (CELL + GAP) + GAP, CAPTION + rows * (CELL + GAP) + GAP), (24, 26, 38))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(18)
+    for i, (name, pictures) in enumerate(columns.items()):
+        x = GAP + i * (CELL + GAP)
+        draw.text((x + CELL / 2, GAP / 2 + CAPTION / 2), name, fill=(236, 238, 246), font=font, anchor="mm")
+        for k, picture in enumerate(pictures):
+            sheet.paste(tile(picture), (x, CAPTION + GAP + k * (CELL + GAP)))
+    return sheet
+
+
+def beside(pictures: list[Image.Image]) -> Image.Image:
+    """Tiles in a row."""
+    row = Image.new("RGB", (CELL * len(pictures), CELL))
+    for i, picture in enumerate(pictures):
+        row.paste(tile(picture), (i * CELL, 0))
+    return row
+
+
+def given(graph: dict) -> list[Image.Image]:
+    """The pictures an API graph loads."""
+    names = [node["inputs"]["image"] for node in graph.values() if node["class_type"].startswith("LoadImage")]
+    return [Image.open(WORKFLOWS / "inputs" / name) for name in names]
+
+
+def words(graph: dict) -> Image.Image:
+    """The text an API graph is given, as a tile."""
+    text = next(node["inputs"]["text"] for node in graph.values() if node["class_type"] == "OmniAlphaTask")
+    page = Image.new("RGBA", (CELL, CELL), (58, 62, 82, 255))
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(22)
+    draw.text((CELL / 2, CELL / 2), f"\u201c{text}\u201d", fill=(236, 238, 246), font=font, anchor="mm")
+    return page
+
+
+def flat(layers: list[Image.Image], colour: tuple[int, ...] = (0, 0, 0, 0)) -> Image.Image:
+    """Layers over each other and over a colour, the first at the back."""
+    picture = Image.new("RGBA", layers[0].size, colour)
+    for layer in layers:
+        picture.alpha_composite(layer.convert("RGBA"))
+    return picture
+
+
+def results(server: comfy_server.ComfyServer, graph: dict) -> list[Image.Image]:
+    """The layers that a run of an API graph saves, back to front."""
+    outputs = server.run(graph)["outputs"]
+    savers = [key for key, node in graph.items() if node["class_type"] == "OmniAlphaSaveLayers"]
+    files = [image for key in savers for image in outputs[key]["images"]]
+    return [Image.open(server.base / "output" / file["subfolder"] / file["filename"]).copy() for file in files]
+
+
+def make_demo_sheet() -> None:
+    """The demo's contact sheet."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "demo"
+        subprocess.run([sys.executable, "-m", "omnialpha", "demo", "--out", out], cwd=ROOT, check=True)
+        shutil.copy(out / "sheet.png", IMAGES / "demo.png")
+
+
+def make_families(server: comfy_server.ComfyServer) -> None:
+    """families.png and the thumbnails."""
+    columns = {}
+    for stem, (name, shown) in FAMILIES.items():
+        graph = json.loads((WORKFLOWS / f"api/omnialpha_{stem}.json").read_text(encoding="utf-8"))
+        layers = results(server, graph)
+        pictures = []
+        for what in shown:
+            match what:
+                case "given":
+                    pictures += given(graph)
+                case "words":
+                    pictures.append(words(graph))
+                case "flat":
+                    pictures.append(flat(layers))
+                case "on colour":
+                    pictures.append(flat(layers, (255, 179, 71, 255)))
+                case number:
+                    pictures.append(layers[number])
+        columns[name] = pictures
+        beside(pictures).save(WORKFLOWS / f"omnialpha_{stem}.jpg", quality=88)
+    stacked(columns).save(IMAGES / "families.png", optimize=True)
+
+
+def make_screenshots(server: comfy_server.ComfyServer) -> None:
+    """workflow_*.png."""
+    jobs = [
+        {
+            "workflow": WORKFLOWS / f"omnialpha_{stem}.json",
+            "screenshot": IMAGES / f"workflow_{stem}.png",
+            "run": True,
+        }
+        for stem in ("matting", "decomposition_step_by_step")
+    ]
+    for job, result in zip(jobs, frontend.drive(server.url, *jobs), strict=True):
+        print(job["screenshot"].name, *result["problems"] or ["is fine"])
+
+
+def main() -> int:
+    """Make what can be made here; return the exit status."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    make_demo_sheet()
+    why_not = comfy_server.missing_comfyui()
+    if why_not:
+        print(f"No families.png, no screenshots: {why_not}.")
+        return 1
+    with comfy_server.ComfyServer() as server:
+        make_families(server)
+        why_not = frontend.missing_browser()
+        if why_not:
+            print(f"No screenshots: {why_not}.")
+            return 1
+        make_screenshots(server)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
