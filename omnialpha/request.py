@@ -95,8 +95,8 @@ def plan(
         layers = [clean_hidden(layer) for layer in layers]
     if plane is not None:
         layers.append(grey_layer(plane))
-    steps = settings.steps if steps is None else _whole(steps, "steps", 1)
-    guidance = settings.guidance if guidance is None else float(guidance)
+    steps = settings.steps_for(task) if steps is None else _whole(steps, "steps", 1)
+    guidance = settings.guidance_for(task) if guidance is None else float(guidance)
     if not math.isfinite(guidance):
         raise OmniAlphaError(f"guidance is {guidance}, expected a number such as {settings.guidance:g}.")
     if size is not None and math.prod(size) > MAX_PIXELS:

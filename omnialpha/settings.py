@@ -4,7 +4,8 @@ Two small JSON files carry it: `omnialpha.json` beside the weights (ours, every 
 `scheduler/scheduler_config.json`. Where neither says anything, the public checkpoint's values hold.
 
     {"format": 1, "pixel_budget": 16384, "size_multiple": 16, "tasks": ["matting_auto"],
-     "instructions": {"matting_auto": "Cut out the main object."}, "steps": 8, "guidance": 1.0}
+     "instructions": {"matting_auto": "Cut out the main object."}, "steps": 8, "guidance": 1.0,
+     "sampling": {"text_to_rgba": {"steps": 20, "guidance": 3.0}}}
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Settings:
         instructions: task id -> wording it was trained with, in place of the task table's.
         steps: Euler steps.
         guidance: classifier-free guidance scale; 1 or less means none.
+        sampling: task id -> its own "steps" and "guidance", where they differ: a matte is all but decided by the
+            picture and gains nothing from steps that a drawing needs.
         schedule: constants of the sigma schedule.
     """
 
@@ -50,6 +53,7 @@ class Settings:
     instructions: Mapping[str, str] = field(default_factory=dict)
     steps: int = 50
     guidance: float = 4.0
+    sampling: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
 
     def trained(self, task_id: str) -> bool | None:
@@ -59,6 +63,14 @@ class Settings:
     def instruction(self, task_id: str) -> str | None:
         """The checkpoint's own wording for a task, None where the task table's holds."""
         return self.instructions.get(task_id)
+
+    def steps_for(self, task_id: str | None) -> int:
+        """Euler steps for a task; None is a free instruction."""
+        return int(self.sampling.get(task_id, {}).get("steps", self.steps))
+
+    def guidance_for(self, task_id: str | None) -> float:
+        """Guidance scale for a task; None is a free instruction."""
+        return float(self.sampling.get(task_id, {}).get("guidance", self.guidance))
 
     def to_json(self) -> dict[str, Any]:
         """The content of an `omnialpha.json`. The schedule is not in it: diffusers' scheduler config holds that."""
@@ -73,6 +85,8 @@ class Settings:
             data["tasks"] = list(self.tasks)
         if self.instructions:
             data["instructions"] = dict(self.instructions)
+        if self.sampling:
+            data["sampling"] = {task: dict(values) for task, values in self.sampling.items()}
         return data
 
 
@@ -141,6 +155,15 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
+def _sampling(value: Any) -> bool:
+    """task id -> {"steps": whole, "guidance": number}, both optional."""
+    tests = {"steps": lambda v: _whole(v, 1), "guidance": _number}
+    return isinstance(value, dict) and all(
+        isinstance(entry, dict) and all(key in tests and tests[key](v) for key, v in entry.items())
+        for entry in value.values()
+    )
+
+
 # key -> (test, what was expected)
 _RULES = {
     "pixel_budget": (lambda v: _whole(v, PATCH_PIXELS**2), f"a whole number of pixels, {PATCH_PIXELS**2} or more"),
@@ -158,4 +181,5 @@ _RULES = {
     ),
     "steps": (lambda v: _whole(v, 1), "a whole number, 1 or more"),
     "guidance": (_number, "a number, 0 or more"),
+    "sampling": (_sampling, 'an object of task id -> {"steps": whole number, "guidance": number}'),
 }

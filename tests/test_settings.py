@@ -35,11 +35,15 @@ def test_values_are_read_and_written_back(tmp_path):
         "instructions": {"matting_auto": "Cut."},
         "steps": 4,
         "guidance": 1,
+        "sampling": {"text_to_rgba": {"steps": 20, "guidance": 3}, "matting_auto": {"steps": 1}},
     }
     found = settings.read_settings(write(tmp_path, **said))
     assert found.trained("matting_auto") is True and found.trained("removal_mask") is False
     assert found.instruction("matting_auto") == "Cut."
     assert found.to_json() == {"format": 1} | said
+    assert (found.steps_for("text_to_rgba"), found.guidance_for("text_to_rgba")) == (20, 3)
+    assert (found.steps_for("matting_auto"), found.guidance_for("matting_auto")) == (1, 1)
+    assert (found.steps_for(None), found.guidance_for("removal_auto")) == (4, 1), "the checkpoint's own elsewhere"
 
 
 def test_the_schedule_comes_from_the_scheduler(tmp_path):
@@ -63,6 +67,8 @@ def test_the_schedule_comes_from_the_scheduler(tmp_path):
         ('{"format": 1, "tasks": "matting_auto"}', "list of task ids"),
         ('{"format": 1, "instructions": {"matting_auto": ""}}', "task id -> text"),
         ('{"format": 1, "guidance": NaN}', "guidance is nan"),
+        ('{"format": 1, "sampling": {"matting_auto": {"steps": 0}}}', "sampling is"),
+        ('{"format": 1, "sampling": {"matting_auto": {"strength": 1}}}', "sampling is"),
     ],
 )
 def test_wrong_values_are_named(tmp_path, content, words):
