@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +20,8 @@ from omnialpha.pipeline import Cancelled, OmniAlphaPipeline
 from omnialpha.request import as_plane, plan
 from omnialpha.settings import PUBLIC, Settings
 from omnialpha.tasks import TASKS, get_task
+from omnialpha.text import encode_prompt
+from omnialpha.vae import decode_layers, encode_layers
 
 SIZE = (32, 48)
 SMALL = {"size": SIZE, "steps": 2, "guidance": 1.0}
@@ -76,6 +80,54 @@ def test_what_goes_in_comes_out_different(pipeline, picture):
         {"negative": "blue"},
     ):
         assert (pipeline(**base | change)[0] - first).abs().max() > 1e-4, change
+
+
+@torch.no_grad()
+def test_layers_equal_diffusers_own_parts(pipeline):
+    """Stock packing, positions, scheduler and guidance give the same layer (4 x 6 patches: stock positions do)."""
+    from diffusers import QwenImageEditPlusPipeline as Stock
+    from diffusers.models.transformers.transformer_qwenimage import QwenEmbedRope
+    from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_shift
+
+    steps, scale, (h, w) = 3, 3.0, (8, 12)
+    picture = torch.rand(4, 8 * h, 8 * w, generator=torch.Generator().manual_seed(3))
+    options = {
+        "images": [picture],
+        "steps": steps,
+        "guidance": scale,
+        "seed": 9,
+        "size": (8 * h, 8 * w),
+        "clean": False,
+    }
+    (found,) = pipeline("matting_auto", **options)
+
+    prompts = [plan(pipeline.settings, "matting_auto", **options).instruction, ""]
+    contexts = [encode_prompt(pipeline.text_encoder, pipeline.tokenizer, prompt, [picture]) for prompt in prompts]
+    noise = torch.randn(1, 1, 16, h, w, generator=torch.Generator().manual_seed(9))
+    x, reference = (
+        Stock._pack_latents(latent, 1, 16, h, w) for latent in (noise, encode_layers(pipeline.vae, [picture])[0])
+    )
+    scheduler = pipeline.scheduler
+    mu = calculate_shift(x.shape[1], 256, 8192, 0.5, 0.9)
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+    transformer = copy.deepcopy(pipeline.transformer)
+    transformer.pos_embed = QwenEmbedRope(theta=10000, axes_dim=[8, 12, 12], scale_rope=True)
+    for t in scheduler.timesteps:
+        cond, uncond = (
+            transformer(
+                hidden_states=torch.cat([x, reference], dim=1),
+                timestep=t.expand(1) / 1000,
+                encoder_hidden_states=context,
+                img_shapes=[[(1, h // 2, w // 2)] * 2],
+                return_dict=False,
+            )[0][:, : x.shape[1]]
+            for context in contexts
+        )
+        combined = uncond + scale * (cond - uncond)
+        combined = combined * (cond.norm(dim=-1, keepdim=True) / combined.norm(dim=-1, keepdim=True))
+        x = scheduler.step(combined, t, x, return_dict=False)[0]
+    (expected,) = decode_layers(pipeline.vae, Stock._unpack_latents(x, 8 * h, 8 * w, 8)[0].transpose(0, 1))
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 
 
 def test_no_guidance_skips_the_second_pass(pipeline, picture, monkeypatch):
