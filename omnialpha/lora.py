@@ -104,7 +104,7 @@ class Lora:
             ({module of the LoRA: name of the weight}, [reason for every layer or key that has no place]).
         """
         names = {name.removesuffix(".weight"): name for name in shapes if name.endswith(".weight")}
-        flat = {name.replace(".", "_"): name for name in names} if self.style == "kohya" else {}
+        flat = {name.replace(".", "_"): name for name in names} if "kohya" in self.style else {}
         placed, unmatched = {}, [f"{key}: not part of a LoRA pair" for key in self.strays]
         for module, layer in self.layers.items():
             name = names.get(flat.get(module, module))
@@ -114,6 +114,20 @@ class Lora:
                 unmatched.append(f"{module}: shape {layer.shape}, the transformer's is {tuple(shapes[name])}")
             else:
                 placed[module] = name
+        return placed, unmatched
+
+    def place(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, str], list[str]]:
+        """`match`, for a LoRA that is going to be used.
+
+        Raises:
+            OmniAlphaError: not a single layer has a place.
+        """
+        placed, unmatched = self.match(shapes)
+        if not placed:
+            raise OmniAlphaError(
+                f"{self.path} does not fit this transformer: none of its {len(self.layers)} layers has a place "
+                f"({unmatched[0]}). It was made for another model."
+            )
         return placed, unmatched
 
 
@@ -182,19 +196,14 @@ def apply_lora(transformer: torch.nn.Module, path: str | Path, scale: float = 1.
         What was in the file and has no place in this transformer, in words; empty when all of it was used.
 
     Raises:
-        OmniAlphaError: see `read_lora`; or not a single layer fits; or it holds NaN.
+        OmniAlphaError: see `read_lora` and `Lora.place`; or it holds NaN.
     """
     import torch
     from safetensors import safe_open
 
     lora = read_lora(path)
     weights = dict(transformer.named_parameters())
-    placed, unmatched = lora.match({name: tuple(weight.shape) for name, weight in weights.items()})
-    if not placed:
-        raise OmniAlphaError(
-            f"{lora.path} does not fit this transformer: none of its {len(lora.layers)} layers has a place "
-            f"({unmatched[0]}). It was made for another model."
-        )
+    placed, unmatched = lora.place({name: tuple(weight.shape) for name, weight in weights.items()})
     with safe_open(lora.path, "pt") as file, torch.no_grad():
         for module, name in placed.items():
             layer, weight = lora.layers[module], weights[name]

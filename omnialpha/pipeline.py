@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline
 
-from .checkpoint import MICRO, check_folder, find_checkpoint
+from .checkpoint import MICRO, check_folder, find_checkpoint, read_headers
 from .checks import Size, check_finite
 from .errors import OmniAlphaError, OmniAlphaWarning
 from .layers import snap_alpha
@@ -102,7 +102,7 @@ class OmniAlphaPipeline(DiffusionPipeline):
         settings = read_settings(folder)
         check_parts(folder)
         if lora is not None:
-            read_lora(lora)
+            read_lora(lora).place({name: info.shape for name, info in read_headers(folder / "transformer").items()})
             if not (folder / FILE_NAME).is_file():
                 settings = replace(settings, tasks=PUBLIC)
         tokenizer = load_tokenizer(folder)

@@ -18,6 +18,7 @@ from .pictures import MAX_PIXELS
 from .sequence import FittedSequence, LayerSequence
 from .settings import Settings
 from .tasks import ROLES, TASKS, Task, get_task
+from .text import check_words
 
 POLARITIES = ("white", "black", "alpha")
 
@@ -102,7 +103,8 @@ def plan(
     if size is not None and math.prod(size) > MAX_PIXELS:
         raise OmniAlphaError(f"{size[1]}x{size[0]} pixels are too many; a layer may have {MAX_PIXELS:,}.")
     fitted = LayerSequence(layers, targets, size, fit).fitted(settings.pixel_budget, settings.size_multiple)
-    return Request(row, words, " ".join(negative.split()), names, fitted, _seed(seed), steps, guidance, snap)
+    words, negative = check_words(words), check_words(" ".join(negative.split()))
+    return Request(row, words, negative, names, fitted, _seed(seed), steps, guidance, snap)
 
 
 def as_layer(image, name: str = "The picture") -> torch.Tensor:

@@ -46,6 +46,18 @@ def edit_template() -> str:
     return QwenImageEditPlusPipeline(*[None] * 6).prompt_template_encode
 
 
+def check_words(instruction: str) -> str:
+    """`instruction` itself, if it can be shown to the encoder.
+
+    Raises:
+        OmniAlphaError: it holds one of the tokens that stand for pictures.
+    """
+    for token in RESERVED:
+        if token in instruction:
+            raise OmniAlphaError(f"The text contains {token}, which stands for a picture. Remove it from the text.")
+    return instruction
+
+
 def full_prompt(instruction: str, pictures: int, template: str | None = None) -> str:
     """The text the encoder sees, one `<|image_pad|>` per picture.
 
@@ -55,12 +67,9 @@ def full_prompt(instruction: str, pictures: int, template: str | None = None) ->
         template: another wording, with `{}` where the prompt goes.
 
     Raises:
-        OmniAlphaError: the instruction holds one of the tokens that stand for pictures.
+        OmniAlphaError: see `check_words`.
     """
-    for token in RESERVED:
-        if token in instruction:
-            raise OmniAlphaError(f"The text contains {token}, which stands for a picture. Remove it from the text.")
-    prompt = "".join(PICTURE.format(k + 1) for k in range(pictures)) + instruction
+    prompt = "".join(PICTURE.format(k + 1) for k in range(pictures)) + check_words(instruction)
     # Not str.format: an artist may type braces.
     return (template or edit_template()).replace("{}", prompt, 1)
 

@@ -93,8 +93,7 @@ def no_loading(monkeypatch):
     ],
 )
 def test_requests_that_cannot_be_run(refused, photo, monkeypatch, args, says):
-    if "<|image_pad|>" not in args:
-        no_loading(monkeypatch)
+    no_loading(monkeypatch)
     refused(*[photo if word == "PHOTO" else word for word in args], says=says)
 
 
@@ -279,6 +278,16 @@ def test_files_in_each_others_place(refused, photo, checkpoint):
     refused("matting_auto", "--image", photo, "--lora", photo, says=["not a safetensors file"])
     refused("matting_auto", "--image", photo, "--vae", photo.with_name("none"), says=["none"])
     refused("matting_auto", "--image", photo, "--checkpoint", photo, says=["is a file"])
+
+
+def test_a_lora_for_another_model_is_found_before_loading(refused, photo, tmp_path, monkeypatch):
+    no_loading(monkeypatch)
+    module = "transformer.transformer_blocks.0.attn.to_q"
+    path = tmp_path / "lora.safetensors"
+    save_file({f"{module}.lora_A.weight": torch.ones(4, 3072), f"{module}.lora_B.weight": torch.ones(3072, 4)}, path)
+    refused(
+        "matting_auto", "--image", photo, "--lora", path, says=["none of its 1 layers", "(3072, 3072)", "(128, 128)"]
+    )
 
 
 @pytest.mark.parametrize("part", [TRANSFORMER, VAE, ENCODER])
