@@ -42,7 +42,7 @@ class Scene:
 
 
 def load_scenes(count: int, data: Path = DATA) -> list[Scene]:
-    """The first `count` scenes: object k on background k, both in order of their file names, going round.
+    """The first `count` scenes: object k on background k in order of their file names; each round moves on by one.
 
     Args:
         data: folder with `objects/*.png` (RGBA), `backgrounds/*.png` and `objects.json` (file name -> words).
@@ -52,15 +52,19 @@ def load_scenes(count: int, data: Path = DATA) -> list[Scene]:
     """
     objects, backgrounds = (_pictures(data / part) for part in ("objects", "backgrounds"))
     names = _names(data / "objects.json")
-    return [
-        _compose(
-            names.get(objects[k % len(objects)].stem, objects[k % len(objects)].stem.replace("-", " ")),
-            read_layer(objects[k % len(objects)]),
-            read_layer(backgrounds[k % len(backgrounds)]),
-            _PLACES[k % len(_PLACES)],
+    scenes = []
+    for k in range(count):
+        cutout = objects[k % len(objects)]
+        turn = k + k // len(objects)  # the second time round, every object meets another background
+        scenes.append(
+            _compose(
+                names.get(cutout.stem, cutout.stem.replace("-", " ")),
+                read_layer(cutout),
+                read_layer(backgrounds[turn % len(backgrounds)]),
+                _PLACES[turn % len(_PLACES)],
+            )
         )
-        for k in range(count)
-    ]
+    return scenes
 
 
 def _pictures(folder: Path) -> list[Path]:
