@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from PIL import Image
@@ -81,7 +82,7 @@ def plan(
             raise OmniAlphaError(
                 "Say what to do: give a task (`python -m omnialpha tasks` lists them) or an instruction."
             )
-        targets = 1 if num_targets is None else num_targets
+        targets = 1 if num_targets is None else _whole(num_targets, "num_targets", 1)
         names = tuple(f"layer-{k + 1}" for k in range(targets))
     else:
         words = _instruction(settings, row, text, instruction)
@@ -208,12 +209,12 @@ def _warn(settings: Settings, task: Task, layers: list, text: str, words: str) -
 
 
 def _whole(value, name: str, low: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < low:
-        raise OmniAlphaError(f"{name} is {value}, expected a whole number of {low} or more.")
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
+        raise OmniAlphaError(f"{name} is {value!r}, expected a whole number of {low} or more.")
     return int(value)
 
 
 def _seed(seed) -> int:
-    if isinstance(seed, bool) or int(seed) != seed or not 0 <= seed < 2**64:
-        raise OmniAlphaError(f"The seed is {seed}, expected a whole number from 0 to 2**64 - 1.")
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+        raise OmniAlphaError(f"The seed is {seed!r}, expected a whole number from 0 to 2**64 - 1.")
     return int(seed)

@@ -83,7 +83,7 @@ def no_loading(monkeypatch):
         (["matting_auto", "--image", "PHOTO", "--seed", str(2**64)], ["2**64 - 1"]),
         (["matting_auto", "--image", "PHOTO", "--guidance", "nan"], ["guidance is nan"]),
         (["matting_auto", "--image", "PHOTO", "--targets", "2"], ["gives 1 layers, 2 were asked for"]),
-        (["--instruction", "Go.", "--targets", "0"], ["at least 1 layer"]),
+        (["--instruction", "Go.", "--targets", "0"], ["num_targets is 0"]),
         (["matting_auto", "--image", "PHOTO", "--fit", "exact"], ["56x40", "multiples of 16"]),
         (["matting_auto", "--image", "PHOTO", "--size", "100000x100000"], ["too many"]),
         (["matting_text", "--image", "PHOTO", "--text", "<|image_pad|>"], ["stands for a picture"]),
@@ -125,6 +125,12 @@ def test_nan_in_a_layer_or_guide():
         plan(Settings(), "matting_mask", images=[good], guide=bad[0])
     with pytest.raises(OmniAlphaError, match="Picture 1 is a list"):
         plan(Settings(), "matting_auto", images=[[1, 2]])
+
+
+@pytest.mark.parametrize("options", [{"steps": 2.5}, {"steps": "two"}, {"seed": True}, {"seed": 1.0}])
+def test_numbers_of_the_wrong_kind(options):
+    with pytest.raises(OmniAlphaError, match="expected a whole number"):
+        plan(Settings(), "text_to_rgba", text="a cup", **options)
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------------
