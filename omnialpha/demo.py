@@ -198,7 +198,8 @@ def _row(sheet: Sheet, task_id: str, scene: Scene, layers: Layers, values: dict[
     truths = {"matting": scene.foreground, "removal": scene.background, "decomposition": scene.foreground}
     lines = [f'"{scene.name}"'] if task.text != "none" else []
     lines += [f"{name}: {value:.3g}" for name, value in values.items()]
-    sheet.add(task_id, lines, [*given, *generated, recompose(task_id, scene, layers), truths.get(task.family)])
+    whole = recompose(task_id, scene, layers) if task.inputs or len(layers) > 1 else None  # one object from words alone
+    sheet.add(task_id, lines, [*given, *generated, whole, truths.get(task.family)])
 
 
 def _summarise(results: dict[str, dict], pictures: list[Scene]) -> None:
