@@ -153,6 +153,25 @@ def check_task_inputs_are_judged_when_they_arrive():
     assert layers.shape == (2, 48, 64, 4) and mask.shape == (2, 48, 64) and composite.shape == (1, 48, 64, 4)
 
 
+def check_untrained_tasks_say_so_on_the_node():
+    """The public checkpoint was trained on five tasks; the others run with a visible note."""
+    notes, task = [], part("nodes.task")
+    settings = part("nodes.adapters.settings").settings_of()
+    server = SimpleNamespace(send_progress_text=lambda text, node: notes.append((node, text)))
+    sys.modules["server"], real = (
+        SimpleNamespace(PromptServer=SimpleNamespace(instance=server)),
+        sys.modules.get("server"),
+    )
+    try:
+        for name in ("matting_auto", "removal_auto"):
+            task._plan(settings, "7", name, picture(1), None, "", "")
+    finally:
+        sys.modules.pop("server")
+        if real is not None:
+            sys.modules["server"] = real
+    assert len(notes) == 1 and notes[0][0] == "7" and "not trained on 'removal_auto'" in notes[0][1], notes
+
+
 def check_import_stays_light():
     """Importing the pack loads its own files and nothing that ComfyUI had not loaded already."""
     foreign = {name.split(".")[0] for name in imported if not name.startswith(pack_name())}

@@ -1,6 +1,7 @@
 """CLIP: embeddings, window order, template, any size."""
 
 import json
+from types import SimpleNamespace
 
 import comfy.text_encoders.llama as llama
 import comfy.text_encoders.qwen_image as qwen_image
@@ -11,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 TOLERANCE = 2e-5
+IMAGE_ID = 151655
 
 
 def golden_clip():
@@ -42,21 +44,48 @@ def cases():
 
 def check_embeddings_match_the_reference():
     clip = part("nodes.adapters.window_order").in_picture_order(golden_clip())
-    errors = {}
+    return {name: _same(clip.encode_from_tokens(tokens), wanted) for name, tokens, wanted in prompts()}
+
+
+def check_the_cores_own_prefix_is_dropped_alike():
+    """CLIPs of ComfyUI's loaders look for the end of the template themselves."""
+    clip = part("nodes.adapters.window_order").in_picture_order(golden_clip())
+    clip.load_model()
+    encode = qwen_image.QwenImageTEModel.encode_token_weights
+    return {name: _same(encode(clip.cond_stage_model, tokens)[0], wanted) for name, tokens, wanted in prompts()}
+
+
+def check_the_cores_own_tokenizer_gives_the_same_ids():
+    theirs, ours = qwen_image.QwenImageTokenizer(), golden_clip().tokenizer
+    template = part("nodes.adapters.prompt").edit_template(SimpleNamespace(tokenizer=theirs))
+    for instruction, pictures in (("a {red} (cup:1.5), <|im_start|>", 0), ("matting", 2)):
+        words = part("omnialpha.text").full_prompt(instruction, pictures, template)
+        images = [picture(seed) for seed in range(pictures)]
+        found, wanted = (tokenizer.tokenize_with_weights(words, images=images) for tokenizer in (theirs, ours))
+        plain = [
+            [token if isinstance(token, int) else "image" for token, _ in row["qwen25_7b"][0]]
+            for row in (found, wanted)
+        ]
+        assert plain[0] == plain[1] and plain[0].count("image") == pictures
+
+
+def prompts():
+    """(name, ComfyUI's tokens, embeddings) of every fixture."""
     for name, case, _ in cases():
         pixels = [case[key][0].movedim(-1, 0) / 255 for key in sorted(case) if key.startswith("img")]
         layers = [torch.cat([rgb, torch.ones_like(rgb[:1])]) for rgb in pixels]
         images = [part("nodes.adapters.prompt")._picture(layer) for layer in layers]
-        ids = case["ids"].flatten().tolist()
-        image_id, queue, row = 151655, list(images), []
-        for token in ids:
-            fill = token == image_id and queue
-            row.append(({"type": "image", "data": queue.pop(0), "original_type": "image"} if fill else token, 1.0))
-        errors[name] = worst(
-            clip.encode_from_tokens({"qwen25_7b": [row]}), case["embeds"].reshape(1, -1, case["embeds"].shape[-1])
-        )
-    assert errors and max(errors.values()) < TOLERANCE, errors
-    return errors
+        row = []
+        for token in case["ids"].flatten().tolist():
+            image = token == IMAGE_ID and images
+            row.append(({"type": "image", "data": images.pop(0), "original_type": "image"} if image else token, 1.0))
+        yield name, {"qwen25_7b": [row]}, case["embeds"].reshape(1, -1, case["embeds"].shape[-1])
+
+
+def _same(found, wanted) -> float:
+    error = worst(found, wanted)
+    assert error < TOLERANCE, error
+    return error
 
 
 def check_our_prompt_is_the_references_token_for_token():
@@ -88,6 +117,10 @@ def check_a_repaired_tower_is_left_alone():
             return order.InOrder(self, super().forward)(pixel_values, image_grid_thw)
 
     assert not order.scrambles(Repaired)
+
+
+def check_an_unknown_tower_is_taken_to_be_right():
+    assert not part("nodes.adapters.window_order").scrambles(torch.nn.Identity)
 
 
 def check_the_clip_that_came_in_stays_as_it_was():
