@@ -61,15 +61,16 @@ def test_every_photo_has_a_free_licence():
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 32)])
-def test_backgrounds_are_pictures(size, rng=np.random.default_rng(1)):
+def test_backgrounds_are_pictures(size):
+    rng = np.random.default_rng(1)
     photo = Image.new("RGB", (50, 40), (10, 200, 30))
     for picture in [crop_photo([photo], size, rng), *(draw_texture(size, rng) for _ in range(20))]:
         assert picture.shape == (*size, 3) and picture.dtype == np.float32
-        assert 0 <= picture.min() and picture.max() <= 1
+        assert picture.min() >= 0 and picture.max() <= 1
     for pattern in PATTERNS:
         assert np.isfinite(pattern(size, rng)).all()
     noise = smooth_noise(size, rng)
-    assert noise.shape == size and 0 <= noise.min() and noise.max() <= 1
+    assert noise.shape == size and noise.min() >= 0 and noise.max() <= 1
 
 
 def test_guides_tell_the_truth():
@@ -81,7 +82,7 @@ def test_guides_tell_the_truth():
         assert alpha[trimap == 1].min() >= 250 / 255 and alpha[trimap == 0].max() <= 4 / 255
         assert set(np.unique(draw_mask(alpha, rng))) == {0, 1}
         rough = draw_coarse_mask(alpha, rng)
-        assert rough.shape == alpha.shape and 0 <= rough.min() and rough.max() <= 1
+        assert rough.shape == alpha.shape and rough.min() >= 0 and rough.max() <= 1
         assert rough[alpha > 0.5].mean() > 0.7, "a rough mask covers most of the object"
     assert not draw_coarse_mask(np.zeros((32, 32), np.float32), np.random.default_rng(0)).any()
 
@@ -91,7 +92,7 @@ def test_composer_is_reproducible_and_consistent(composer):
     for size in ((64, 64), (64, 80)):
         (layer, name), (again, _) = first.foreground(size), second.foreground(size)
         assert np.array_equal(layer, again) and name == "a red disc"
-        assert layer.shape == (*size, 4) and 0 <= layer.min() and layer.max() <= 1
+        assert layer.shape == (*size, 4) and layer.min() >= 0 and layer.max() <= 1
         assert not layer[layer[..., 3] == 0].any(), "hidden pixels are black"
         scene = first.background(size)
         second.background(size)

@@ -88,7 +88,7 @@ def _checks(size, rng):
 
 
 def _horizon(size, rng):
-    y, x = _axes(size)
+    y, _ = _axes(size)
     edge = rng.uniform(0.3, 0.7) + 0.15 * (smooth_noise(size, rng) - 0.5)
     return np.clip((y - edge) * rng.uniform(5, 60) + 0.5, 0, 1)
 

@@ -40,7 +40,7 @@ def base_code(code: str) -> str:
 
 
 def split_of(code: str) -> str:
-    """ "test" for the held-out 15 %, by a hash of the base code, so that tones of one emoji never straddle the split."""
+    """The split, "train" or "test", by a hash of the base code: all tones of one emoji lie on the same side."""
     return "test" if zlib.crc32(base_code(code).encode()) % 100 < HELD_OUT_PERCENT else "train"
 
 

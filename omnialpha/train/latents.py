@@ -2,8 +2,8 @@
 
     python -m omnialpha.train.latents --packages node_modules --vae runs/vae --out runs/latents --minutes 10
 
-A shard holds pictures of one size. Four objects over four backgrounds give sixteen composites for twenty-four encodings.
-Beside each latent lies the picture as the text encoder's vision tower sees it.
+A shard holds pictures of one size. Four objects over four backgrounds give sixteen composites for twenty-four
+encodings. Beside each latent lies the picture as the text encoder's vision tower sees it.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Shards:
             self.by_layers[int(metadata["layers"])].append((tensors, json.loads(metadata["names"])))
 
     def draw(self, layers: int, count: int, rng: np.random.Generator) -> dict:
-        """`count` samples of one shard: {role: latents [count, 16, h, w] float32, "seen.role": uint8, "names": [..]}."""
+        """`count` samples of one shard: latents by role [count, 16, h, w] float32, "seen.role" uint8, and "names"."""
         tensors, names = self.by_layers[layers][rng.integers(len(self.by_layers[layers]))]
         chosen = torch.from_numpy(rng.integers(len(tensors["pairs"]), size=count))
         objects, scenes = tensors["pairs"][chosen].unbind(1)

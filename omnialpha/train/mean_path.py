@@ -70,7 +70,7 @@ def _read_out(conv: nn.Module, norm: nn.Module, anchor: float) -> None:
 @torch.no_grad()
 def start_with_means(vae: nn.Module) -> nn.Module:
     """Rewrite a freshly built diffusers `AutoencoderKLQwenImage` with 4 channels in place; returns it."""
-    for name, module in vae.named_modules():
+    for module in vae.modules():
         if hasattr(module, "conv2") and hasattr(module, "conv_shortcut"):  # residual block
             module.conv2.weight.mul_(BRANCH)
             module.conv2.bias.zero_()
@@ -80,9 +80,8 @@ def start_with_means(vae: nn.Module) -> nn.Module:
         elif hasattr(module, "to_qkv"):  # attention block
             module.proj.weight.mul_(BRANCH)
             module.proj.bias.zero_()
-        elif "resample" not in name and getattr(module, "weight", None) is not None and module.weight.ndim == 5:
-            if module.weight.shape[2] == 3:
-                module.weight[:, :, :2] = 0  # taps that a single frame never meets
+        elif tuple(getattr(module, "kernel_size", ())) == (3, 3, 3):
+            module.weight[:, :, :2] = 0  # taps that a single frame never meets
 
     encoder, decoder = vae.encoder, vae.decoder
     for stem in (encoder.conv_in, decoder.conv_in):

@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--tasks-per-step", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--muon-lr", type=float, default=0.02)
-    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16; on a CPU only where it has AVX-512 BF16")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast; on CPUs only with AVX-512 BF16")
     parser.add_argument("--start-from", metavar="FOLDER", help="go on with the weights of this checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="per process")

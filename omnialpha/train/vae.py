@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..data.triplets import Composer, composite, load_bank, opaque
 from ..vae import single_frame
