@@ -7,7 +7,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint fmt browser-tools workflows pictures inputs clean
+.PHONY: help setup demo test quick test-lowest lint fmt browser-tools workflows pictures inputs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -15,7 +15,7 @@ help: ## list the targets
 setup: $(READY) ## make the virtual environment (the others do it when it is missing)
 
 $(READY): requirements.txt requirements-dev.txt constraints-dev.txt tools/setup_env.py
-	@$(PYTHON) tools/setup_env.py $(VENV)
+	@$(PYTHON) tools/setup_env.py $(VENV) $(if $(LOWEST),--lowest)
 	@touch $@
 
 demo: $(READY) ## run five families of tasks on the built-in checkpoint; pictures in out/demo
@@ -26,6 +26,9 @@ test: $(READY) ## all tests; those for ComfyUI and its frontend are skipped, lou
 
 quick: $(READY) ## the tests that need neither ComfyUI nor much time
 	$(PY) -m pytest -m "not slow and not comfy and not browser"
+
+test-lowest: ## the tests with the oldest packages that requirements.txt allows (Python 3.10 or 3.11)
+	$(MAKE) test VENV=.venv-lowest LOWEST=1
 
 lint: $(READY) ## ruff
 	$(PY) -m ruff check .
@@ -49,4 +52,4 @@ inputs: $(READY) ## redraw the pictures the workflows open; needs EMOJI=node_mod
 	PYTHONPATH=. $(PY) tools/make_inputs.py $(EMOJI)
 
 clean: ## remove the virtual environment and everything made
-	rm -rf $(VENV) out tools/node_modules .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest out tools/node_modules .pytest_cache .ruff_cache .hypothesis

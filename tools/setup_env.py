@@ -1,13 +1,15 @@
 """Make the development environment: a virtual environment with the CPU build of torch and everything the tests need.
 
-`make` calls this; by hand it is `python3 tools/setup_env.py .venv`. Standard library only. Running it again repairs or
-updates the environment and is quick when there is nothing to do.
+`make` calls this; by hand it is `python3 tools/setup_env.py .venv`. With `--lowest` it takes the oldest versions that
+requirements.txt allows (of torch the usual one), to see that its bounds are true. Standard library only. Running it
+again repairs or updates the environment and is quick when there is nothing to do.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -28,9 +30,9 @@ def make_venv(folder: Path) -> Path:
     return python
 
 
-def pip(python: Path, *args: str | Path, quiet_failure: bool = False) -> bool:
+def pip(python: Path, *args: str | Path, constraints: Path = CONSTRAINTS, quiet_failure: bool = False) -> bool:
     """Run pip inside the environment; return whether it succeeded."""
-    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", CONSTRAINTS, *args]
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", constraints, *args]
     return subprocess.run(command, stderr=subprocess.DEVNULL if quiet_failure else None).returncode == 0
 
 
@@ -40,7 +42,16 @@ def install_torch(python: Path) -> bool:
     return pip(python, "torch", quiet_failure=True) or pip(python, "torch", "--index-url", TORCH_CPU_INDEX)
 
 
-def main(folder: Path) -> int:
+def lowest_constraints(folder: Path) -> Path:
+    """A constraints file in `folder` that turns the lower bounds of requirements.txt into exact versions."""
+    bounds = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if ">=" in line]
+    torch = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch==")]
+    path = folder / "lowest.txt"
+    path.write_text("\n".join([line.replace(">=", "==") for line in bounds if not line.startswith("torch>=")] + torch))
+    return path
+
+
+def main(folder: Path, lowest: bool = False) -> int:
     """Set up `folder`; return the exit status."""
     found = sys.version_info
     if found < (3, 10):  # this script is the one place that an older Python may meet
@@ -61,8 +72,10 @@ def main(folder: Path) -> int:
             "A folder that holds the wheel does as well: PIP_FIND_LINKS=/that/folder make test"
         )
     print("Installing the packages of requirements-dev.txt", flush=True)
-    if not pip(python, "-r", REQUIREMENTS):
-        return fail("pip could not install requirements-dev.txt; its own words are above.")
+    with tempfile.TemporaryDirectory() as scratch:
+        constraints = lowest_constraints(Path(scratch)) if lowest else CONSTRAINTS
+        if not pip(python, "-r", REQUIREMENTS, constraints=constraints):
+            return fail("pip could not install requirements-dev.txt; its own words are above.")
     return 0
 
 
@@ -73,4 +86,5 @@ def fail(message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".venv")))
+    folders = [argument for argument in sys.argv[1:] if argument != "--lowest"]
+    sys.exit(main(Path(folders[0] if folders else ROOT / ".venv"), "--lowest" in sys.argv))
