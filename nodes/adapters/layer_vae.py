@@ -22,6 +22,7 @@ from .precision import full_precision
 
 PIXELS = 8  # per latent pixel
 OVERLAP = 4  # of a tile's side, as a divisor
+SMALLEST_TILE = 64  # pixels; below that a tile is mostly overlap
 
 
 def build_vae(tensors: Mapping[str, Tensor], source: str, opaque_init: bool = False) -> VAE:
@@ -151,4 +152,5 @@ def _check_sides(layer: Tensor) -> None:
 
 def _tiles(side: int, scale: int) -> dict[str, int]:
     """ComfyUI's tile arguments for tiles of `side` pixels, in units of `scale` pixels."""
-    return {"tile_x": side // scale, "tile_y": side // scale, "overlap": side // scale // OVERLAP}
+    side = max(side, SMALLEST_TILE) // scale
+    return {"tile_x": side, "tile_y": side, "overlap": side // OVERLAP}

@@ -44,7 +44,7 @@ def graph() -> Graph:
 
 
 @pytest.fixture(scope="session")
-def photo(comfy, tmp_path_factory) -> str:
+def photo(comfy) -> str:
     """Name of an RGB picture, 96 x 80, in ComfyUI's input folder."""
     return _put(comfy, "photo.png", _blotches(1, 80, 96, 3), "RGB")
 

@@ -276,3 +276,37 @@ def check_nothing_is_left_in_the_models():
     tower = clip.cond_stage_model.qwen25_7b.transformer.visual
     assert not isinstance(tower.forward, part("nodes.adapters.window_order").InOrder)
     assert "sampler_cfg_function" not in model.model_options and not model.object_patches
+
+
+def check_sigmas_are_the_librarys():
+    model, _, _ = micro()
+    library, stated = part("omnialpha.sampling"), part("nodes.adapters.settings").settings_of(model)
+    latent = part("nodes.adapters.sampling").empty_latent(2, (96, 64))
+    tokens = 2 * 6 * 4
+    (found,) = run("OmniAlphaSigmas", latent, 0, model)
+    assert torch.equal(found, library.sigmas(stated.steps, tokens, stated.schedule))
+    (found,) = run("OmniAlphaSigmas", latent, 7)
+    assert torch.equal(found, library.sigmas(7, tokens))
+    (found,) = run("OmniAlphaSigmas", latent, 7, None, 1.0, 2.0, 0.0)
+    assert torch.equal(found, library.sigmas(7, tokens, library.Schedule(1.0, 2.0, terminal=None)))
+    fails(lambda: run("OmniAlphaSigmas", {"samples": torch.zeros(1, 4, 8, 8)}, 7), "[1, 4, 1, 8, 8]")
+
+
+def check_conditioning_holds_raw_latents_of_every_layer():
+    _, clip, vae = micro()
+    (sequence,) = run(
+        "OmniAlphaSequence",
+        2,
+        0,
+        0,
+        "scale",
+        layers={"layer0": torch.rand(1, 64, 96, 3), "layer1": torch.rand(1, 50, 50, 4)},
+    )
+    positive, negative, latent = run("OmniAlphaInstruct", clip, vae, sequence, "Separate  the\nobject.", "")
+    fitted = sequence.fitted(16384, 16)
+    wanted = part("nodes.adapters.layer_vae").encode(vae, fitted.inputs)
+    for conditioning in (positive, negative):
+        found = conditioning[0][1]["reference_latents"]
+        assert len(found) == 2 and all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert latent["samples"].shape == (1, 16, 2, fitted.size[0] // 8, fitted.size[1] // 8)
+    assert positive[0][0].shape[1] > negative[0][0].shape[1]

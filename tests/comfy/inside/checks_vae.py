@@ -173,3 +173,26 @@ def check_previews_resemble_the_layers():
     plain = float((layer.mean((1, 2), keepdim=True) - torch.nn.functional.avg_pool2d(layer, 8)).abs().mean())
     assert found.shape == (4, 16, 16) and error < 0.75 * plain, (error, plain)
     return {"mean error": error, "of one colour": plain}
+
+
+def check_vae_files_of_both_folders():
+    """models/vae and models/omnialpha, and a file that is gone by the time the graph runs."""
+    import shutil
+    from pathlib import Path
+
+    import folder_paths
+
+    folders, models = part("nodes.adapters.folders"), Path(folder_paths.models_dir)
+    source = golden("vae/diffusion_pytorch_model.safetensors")
+    for name in ("vae/mine.safetensors", "omnialpha/rgba_vae/model.safetensors", "omnialpha/lora/other.safetensors"):
+        (models / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, models / name)
+    assert folders.vae_names() == ["mine.safetensors", "omnialpha/rgba_vae/model.safetensors"]
+    for name in folders.vae_names():
+        (vae,) = run("OmniAlphaLoadVAE", name, False)
+        assert vae.output_channels == 4
+    (models / "vae/mine.safetensors").write_bytes(b"\x00" * 100)
+    fails(lambda: run("OmniAlphaLoadVAE", "mine.safetensors", False), "mine.safetensors", "cut off or damaged")
+    shutil.rmtree(models / "omnialpha")
+    (models / "vae/mine.safetensors").unlink()
+    fails(lambda: run("OmniAlphaLoadVAE", "omnialpha/rgba_vae/model.safetensors", False), "any more")
