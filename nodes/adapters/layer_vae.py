@@ -34,7 +34,7 @@ def build_vae(tensors: Mapping[str, Tensor], source: str, opaque_init: bool = Fa
         opaque_init: give an RGB VAE an alpha channel that decodes to opaque.
 
     Raises:
-        OmniAlphaError: another architecture, or an RGB VAE without `opaque_init`.
+        OmniAlphaError: another architecture, tensors missing, or an RGB VAE without `opaque_init`.
     """
     try:
         if channels(tensors) == (3, 3):
@@ -44,7 +44,10 @@ def build_vae(tensors: Mapping[str, Tensor], source: str, opaque_init: bool = Fa
                     "opaque_init on, which adds an alpha channel that always decodes to opaque."
                 )
             tensors = opaque_initialise(tensors)
-        vae = VAE(sd=to_wan(tensors), dtype=full_precision(tensors))
+        tensors = to_wan(tensors)
+        vae = VAE(sd=tensors, dtype=full_precision(tensors))
+        if missing := sorted(set(vae.get_sd()) - set(tensors)):  # ComfyUI would go on with random values
+            raise OmniAlphaError(f"{len(missing)} tensors are missing, such as {missing[0]}. Fetch the file again.")
     except OmniAlphaError as error:
         raise OmniAlphaError(f"{source}: {error}") from error
     except RuntimeError as error:  # load_state_dict on other depths or widths
