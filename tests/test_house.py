@@ -199,6 +199,13 @@ def test_links_between_files_lead_somewhere(page: Path):
     assert not dead, f"{show(page)} points at nothing: {dead}"
 
 
+def test_every_node_has_a_help_page():
+    sources = "".join(path.read_text(encoding="utf-8") for path in python_files("nodes"))
+    ids = set(re.findall(r'node_id="(\w+)"', sources))
+    pages = {path.stem for path in (ROOT / "web/docs").glob("*.md")}
+    assert ids and ids == pages, f"web/docs: missing {ids - pages}, without a node {pages - ids}"
+
+
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 
 

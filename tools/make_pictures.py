@@ -68,12 +68,12 @@ def stacked(columns: dict[str, list[Image.Image]]) -> Image.Image:
     return sheet
 
 
-def beside(pictures: list[Image.Image]) -> Image.Image:
-    """Tiles in a row."""
-    row = Image.new("RGB", (CELL * len(pictures), CELL))
-    for i, picture in enumerate(pictures):
-        row.paste(tile(picture), (i * CELL, 0))
-    return row
+def before_and_after(before: Image.Image, after: Image.Image) -> Image.Image:
+    """One square: the left half shows what went in, the right half what came out."""
+    square = tile(after)
+    square.paste(tile(before).crop((0, 0, CELL // 2, CELL)))
+    ImageDraw.Draw(square).line((CELL // 2, 0, CELL // 2, CELL), fill=(255, 255, 255), width=2)
+    return square
 
 
 def given(graph: dict) -> list[Image.Image]:
@@ -135,7 +135,9 @@ def make_families(server: comfy_server.ComfyServer) -> None:
                 case number:
                     pictures.append(layers[number])
         columns[name] = pictures
-        beside(pictures).save(WORKFLOWS / f"omnialpha_{stem}.jpg", quality=88)
+        thumbnail = tile(flat(layers)) if shown[0] == "words" else before_and_after(pictures[0], pictures[-1])
+        thumbnail.save(WORKFLOWS / f"omnialpha_{stem}.jpg", quality=88)
+    Image.open(IMAGES / "icon.png").convert("RGB").save(WORKFLOWS / "omnialpha_public_matting.jpg", quality=88)
     stacked(columns).save(IMAGES / "families.png", optimize=True)
 
 
