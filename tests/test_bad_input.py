@@ -7,6 +7,7 @@ import json
 import pickle
 import resource
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -326,33 +327,35 @@ def test_output_where_nothing_can_be_made(refused, photo, monkeypatch):
     refused("matting_auto", "--image", photo, says=["Cannot write to"], out=Path("/proc/omnialpha/out"))
 
 
-@pytest.fixture
-def small_disk():
-    """Files above `limit` bytes cannot be written, as on a full disk."""
+@contextmanager
+def small_disk(size: int):
+    """Within it files above `size` bytes cannot be written, as on a full disk.
+
+    Not a fixture: pytest reports a test before it tears fixtures down, and its report may go to a file as well.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    def limit(size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
 
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_disk_that_is_full_at_once(refused, photo, monkeypatch, small_disk):
+def test_a_disk_that_is_full_at_once(refused, photo, monkeypatch):
     no_loading(monkeypatch)
-    small_disk(1000)
-    refused("matting_auto", "--image", photo, says=["Cannot write to"])
+    with small_disk(1000):
+        refused("matting_auto", "--image", photo, says=["Cannot write to"])
 
 
-def test_a_disk_that_fills_up_leaves_no_half_picture(refused, photo, tmp_path, small_disk):
+def test_a_disk_that_fills_up_leaves_no_half_picture(refused, photo, tmp_path):
     large = tmp_path / "large.png"
     Image.open(photo).resize((448, 320)).save(large)
-    small_disk(4096)  # enough for the trial before the work, too little for the picture
-    refused("matting_auto", "--image", large, says=["Could not write"])
+    with small_disk(4096):  # enough for the trial before the work, too little for the picture
+        refused("matting_auto", "--image", large, says=["Could not write"])
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_convert_vae_refuses(tmp_path, checkpoint, capsys, small_disk):
+def test_convert_vae_refuses(tmp_path, checkpoint, capsys):
     source, target = checkpoint / VAE, tmp_path / "new.safetensors"
     cases = [
         ([checkpoint / TRANSFORMER, target, "--layout", "wan"], "not a Qwen-Image VAE"),
@@ -365,8 +368,8 @@ def test_convert_vae_refuses(tmp_path, checkpoint, capsys, small_disk):
     for args, says in cases:
         assert main(["convert-vae", *map(str, args)]) == 2
         assert says in capsys.readouterr().err
-    small_disk(4096)
-    assert main(["convert-vae", str(source), str(target), "--layout", "wan"]) == 2
+    with small_disk(4096):
+        assert main(["convert-vae", str(source), str(target), "--layout", "wan"]) == 2
     assert "Could not write" in capsys.readouterr().err
     assert not target.exists() and not list(tmp_path.glob(".*"))
 
