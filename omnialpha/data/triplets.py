@@ -60,6 +60,17 @@ class Composer:
         straight[straight[..., 3] < 2 / 255] = 0
         return straight, self.bank.names[index]
 
+    def portrait(self, size: tuple[int, int], index: int) -> tuple[np.ndarray, str]:
+        """An object as words alone can describe it: centred, upright, in its own colours. As `foreground` otherwise."""
+        height, width = size
+        side = int(self.rng.uniform(0.84, 0.9) * min(size))
+        image = Image.fromarray(self.bank.pixels[index], "RGBa").resize((side, side), Image.Resampling.LANCZOS)
+        canvas = Image.new("RGBa", (width, height))
+        canvas.paste(image, ((width - side) // 2, (height - side) // 2))
+        straight = self._unpremultiply(canvas)
+        straight[straight[..., 3] < 2 / 255] = 0
+        return straight, self.bank.names[index]
+
     def guides(self, alpha: np.ndarray) -> dict[str, np.ndarray]:
         """The three guides for an alpha [h, w], keyed by role."""
         draw = {"trimap": draw_trimap, "mask": draw_mask, "coarse_mask": draw_coarse_mask}

@@ -40,6 +40,20 @@ def layer_sizes(layers: int) -> list[tuple[int, int]]:
     return [fit_size(h * 1000, w * 1000, budget, multiple) for h, w in ASPECTS]
 
 
+def compose_portraits(composer: Composer, size: tuple[int, int]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Objects alone, for drawing from text: `foreground` [count, h, w, 4], pairs that name each object, and names.
+
+    A name says nothing about place, tilt or tint, so none of them varies: micro is small, and what the text cannot
+    decide it could only average.
+    """
+    count = GRIDS_PER_SHARD * GRID
+    chosen = composer.rng.integers(len(composer.bank.names), size=count)
+    drawn = [composer.portrait(size, int(index)) for index in chosen]
+    layers = np.stack([layer for layer, _ in drawn]).astype(np.float32)
+    pairs = np.stack([np.arange(count), np.zeros(count, int)], axis=1)
+    return {"foreground": layers, "pairs": pairs}, [name for _, name in drawn]
+
+
 def compose_shard(composer: Composer, size: tuple[int, int], guides: bool) -> tuple[dict[str, np.ndarray], list[str]]:
     """Layers by role [count, h, w, 4] in [0, 1], the pairs (object, background) of each composite, and names."""
     layers: dict[str, list] = {role: [] for role in ("foreground", "background", "composite", *GUIDES)}
@@ -90,7 +104,10 @@ def write_shards(args: argparse.Namespace) -> None:
         layers = order[(index * 7) % len(order)]  # 7 and 10 share no factor: every kind early on
         sizes = layer_sizes(layers)
         size = sizes[composer.rng.integers(len(sizes))]
-        arrays, names = compose_shard(composer, size, guides=layers > 2)
+        if layers == 1:
+            arrays, names = compose_portraits(composer, size)
+        else:
+            arrays, names = compose_shard(composer, size, guides=layers > 2)
         metadata = {"layers": str(layers), "names": json.dumps(names)}
         partial, final = out / f"{args.seed}-{index:04d}.tmp", out / f"{args.seed}-{index:04d}.safetensors"
         save_file(encode_shard(vae, arrays), partial, metadata=metadata)

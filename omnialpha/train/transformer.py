@@ -36,7 +36,7 @@ from .schedule import Average, Budget, set_rate, warm_then_linear
 
 # How often each task is drawn. Tasks of a family help each other; the unguided ones are hardest and come most often.
 WEIGHTS = {
-    "text_to_rgba": 6, "text_to_layers": 2,
+    "text_to_rgba": 24, "text_to_layers": 3,
     "fg_to_full": 1.5, "bg_to_full": 1.5, "fg_to_bg": 1, "bg_to_fg": 1,
     "matting_auto": 16, "matting_text": 6, "matting_trimap": 10, "matting_mask": 5, "matting_coarse_mask": 5,
     "removal_auto": 6, "removal_text": 3, "removal_trimap": 3, "removal_mask": 5, "removal_coarse_mask": 3,
@@ -145,7 +145,7 @@ def train(args: argparse.Namespace) -> None:
 
     # The clocks of the processes differ a little; all have to stop at the same step.
     while (done := float(accelerator.reduce(torch.tensor(budget.done), "mean"))) < 1:
-        set_rate(opts, warm_then_linear(step, done))
+        set_rate(opts, warm_then_linear(step, done, hold=args.hold))
         for task in task_rng.choice(tasks, args.tasks_per_step, p=weights / weights.sum()):
             batch = shards.draw(len(task.inputs) + len(task.targets), args.batch, rng)
             # Fused attention has a slow bfloat16 backward pass on CPUs; at a hundred tokens plain products are faster.
@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast; on CPUs only with AVX-512 BF16")
     parser.add_argument("--start-from", metavar="FOLDER", help="go on with the weights of this checkpoint")
+    parser.add_argument("--hold", type=float, default=0.5, help="share of the run before the rate starts to fall")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="per process")
     parser.add_argument("--log-every", type=int, default=100)
