@@ -36,7 +36,7 @@ from .schedule import Average, Budget, set_rate, warm_then_linear
 
 # How often each task is drawn. Tasks of a family help each other; the unguided ones are hardest and come most often.
 WEIGHTS = {
-    "text_to_rgba": 24, "text_to_layers": 3,
+    "text_to_rgba": 40, "text_to_layers": 3,
     "fg_to_full": 1.5, "bg_to_full": 1.5, "fg_to_bg": 1, "bg_to_fg": 1,
     "matting_auto": 16, "matting_text": 6, "matting_trimap": 10, "matting_mask": 5, "matting_coarse_mask": 5,
     "removal_auto": 6, "removal_text": 3, "removal_trimap": 3, "removal_mask": 5, "removal_coarse_mask": 3,
