@@ -141,7 +141,7 @@ def test_no_guidance_skips_the_second_pass(pipeline, picture, monkeypatch):
 
 
 def test_defaults_come_from_the_settings(pipeline):
-    request = plan(replace(pipeline.settings, steps=7, guidance=2.5), "text_to_rgba", text="a cup")
+    request = plan(replace(pipeline.settings, steps=7, guidance=2.5, sampling={}), "text_to_rgba", text="a cup")
     assert (request.steps, request.guidance) == (7, 2.5)
     wording = Settings(instructions={"matting_text": "Find {text}!"})
     image = torch.ones(4, 64, 64)

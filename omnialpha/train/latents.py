@@ -32,13 +32,13 @@ ASPECTS = ((1, 1), (1, 1), (1, 1), (3, 4), (4, 3))
 MIX = {1: 1, 2: 4, 3: 4, 4: 1}
 # A model this small learns to draw what it meets often: three portraits in four show one of these.
 FAMILIAR = (
-    "red apple", "green apple", "banana", "tangerine", "lemon", "strawberry", "watermelon", "grapes", "cherries", "pear",
-    "peach", "pineapple", "carrot", "tomato", "eggplant", "avocado", "broccoli", "mushroom", "pizza", "doughnut",
-    "cookie", "cupcake", "red heart", "blue heart", "green heart", "purple heart", "sun", "full moon", "star", "cloud",
-    "rainbow", "balloon", "soccer ball", "basketball", "rocket", "automobile", "sailboat", "house", "tulip", "rose",
-    "sunflower", "cherry blossom", "evergreen tree", "deciduous tree", "cat face", "dog face", "pig face", "panda",
-    "lion", "rabbit face", "fox", "koala", "penguin", "octopus", "tropical fish", "butterfly", "grinning face", "key",
-    "bell", "top hat", "crown", "gem stone", "taxi", "snowman",
+    "red apple", "green apple", "banana", "tangerine", "lemon", "strawberry", "watermelon", "grapes", "cherries",
+    "pear", "peach", "pineapple", "carrot", "tomato", "eggplant", "avocado", "broccoli", "mushroom", "pizza",
+    "doughnut", "cookie", "cupcake", "red heart", "blue heart", "green heart", "purple heart", "sun", "full moon",
+    "star", "cloud", "rainbow", "balloon", "soccer ball", "basketball", "rocket", "automobile", "sailboat", "house",
+    "tulip", "rose", "sunflower", "cherry blossom", "evergreen tree", "deciduous tree", "cat face", "dog face",
+    "pig face", "panda", "lion", "rabbit face", "fox", "koala", "penguin", "octopus", "tropical fish", "butterfly",
+    "grinning face", "key", "bell", "top hat", "crown", "gem stone", "taxi", "snowman",
 )  # fmt: skip
 GRID = 4
 GRIDS_PER_SHARD = 12

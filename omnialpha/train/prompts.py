@@ -86,6 +86,7 @@ class PromptEncoder:
         for pictures, (rows, columns) in zip(seen, grids, strict=True):
             patches = torch.cat([vision_patches(Image.fromarray(p.numpy()), patch, merge, frames) for p in pictures])
             grid = torch.tensor([[1, rows * merge, columns * merge]]).expand(len(pictures), -1)
-            tokens = self.model.visual(patches, grid_thw=grid).pooler_output
+            seen_tokens = self.model.visual(patches, grid_thw=grid)
+            tokens = getattr(seen_tokens, "pooler_output", seen_tokens)  # transformers 4 gives the tensor itself
             parts.append(tokens.view(len(pictures), rows * columns, -1))
         return torch.cat(parts, dim=1).flatten(0, 1)
