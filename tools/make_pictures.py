@@ -2,7 +2,7 @@
 
     make pictures
 
-- docs/images/demo.png: the contact sheet of `python -m omnialpha demo`;
+- docs/images/demo.png: the contact sheet of `python -m omnialpha demo`, and its table in the README itself;
 - docs/images/families.png: what goes in and what comes out, one column per example workflow;
 - docs/images/workflow_*.png: the example workflows after a run, in the real frontend;
 - workflows/*.jpg: the thumbnails that ComfyUI shows beside them under Browse Templates.
@@ -14,6 +14,7 @@ made stays as it is.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -108,11 +109,24 @@ def results(server: comfy_server.ComfyServer, graph: dict) -> list[Image.Image]:
 
 
 def make_demo_sheet() -> None:
-    """The demo's contact sheet."""
+    """The demo's contact sheet, and the table it prints."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo"
-        subprocess.run([sys.executable, "-m", "omnialpha", "demo", "--out", out], cwd=ROOT, check=True)
+        command = [sys.executable, "-m", "omnialpha", "demo", "--out", str(out)]
+        printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
         shutil.copy(out / "sheet.png", IMAGES / "demo.png")
+    print(printed)
+    table = "\n".join(line.rstrip() for line in printed.partition("\n\n")[0].splitlines())
+    readme = ROOT / "README.md"
+    text, count = re.subn(
+        r"(<!-- demo -->\n```\n).*?(\n```)",
+        lambda match: match[1] + table + match[2],
+        readme.read_text(encoding="utf-8"),
+        flags=re.S,
+    )
+    if count != 1:
+        raise RuntimeError("README.md has lost the place for the demo's table: <!-- demo --> and a code block")
+    readme.write_text(text, encoding="utf-8")
 
 
 def make_families(server: comfy_server.ComfyServer) -> None:
