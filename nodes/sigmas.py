@@ -22,7 +22,9 @@ class OmniAlphaSigmas(io.ComfyNode):
             description="The noise levels OmniAlpha is sampled at; they depend on the layers' number and size.",
             inputs=[
                 io.Latent.Input("latent", tooltip="The empty latent of 'OmniAlpha Instruct'."),
-                steps_input(),
+                steps_input(
+                    "A checkpoint may ask for few because a picture decides most; drawing from text wants 20 or more."
+                ),
                 io.Model.Input(
                     "model",
                     optional=True,

@@ -59,9 +59,10 @@ def snap_input() -> io.Boolean.Input:
     )
 
 
-def steps_input() -> io.Int.Input:
+def steps_input(advice: str = "") -> io.Int.Input:
     """Model evaluations of a run."""
-    return io.Int.Input("steps", default=0, min=0, max=1000, tooltip="0: as many as the checkpoint asks for.")
+    tooltip = f"0: as many as the checkpoint asks for. {advice}".strip()
+    return io.Int.Input("steps", default=0, min=0, max=1000, tooltip=tooltip)
 
 
 def tile_input() -> io.Int.Input:
