@@ -19,7 +19,10 @@ MICRO_SETTINGS = Settings(
     tasks=tuple(TASKS),
     steps=1,
     guidance=1.0,
-    sampling={task.id: {"steps": 20} for task in TASKS.values() if task.family in ("generation", "completion")},
+    sampling={
+        **{task.id: {"steps": 20} for task in TASKS.values() if task.family in ("generation", "completion")},
+        "text_to_rgba": {"steps": 20, "guidance": 2.0},
+    },
 )
 
 # Qwen-Image's flow matching schedule.
