@@ -36,6 +36,9 @@ TASKS = (
     "decomposition_mask",
 )
 
+# What to draw where words are all there is. Objects it never saw have names that micro never learnt to draw.
+WORDS = ("red apple", "rocket", "red heart", "cat face", "sun", "banana")
+
 Layers = list[torch.Tensor]
 
 
@@ -141,7 +144,7 @@ def demo(
     folder = find_checkpoint(checkpoint)
     check_folder(folder)
     settings, pictures = read_settings(folder), load_scenes(scenes, data)
-    plans = [(task, k, _plan(settings, task, scene, seed + k)) for task in TASKS for k, scene in enumerate(pictures)]
+    plans = [(task, k, _plan(settings, task, scene, k, seed + k)) for task in TASKS for k, scene in enumerate(pictures)]
     with new_folder(out) as out:
         pipeline = load(checkpoint, find_device("auto"))
         sheet = Sheet("OmniAlpha: layers from pictures the model never saw", _COLUMNS)
@@ -155,7 +158,7 @@ def demo(
                 results[task]["scenes"].append({m.name: m.value(pictures[k], layers) for m in measures(task)})
                 # Another scene in every row, so that the sheet shows them all and picks none.
                 if k == TASKS.index(task) % scenes:
-                    _row(sheet, task, pictures[k], layers, results[task]["scenes"][-1])
+                    _row(sheet, task, pictures[k], k, layers, results[task]["scenes"][-1])
         _summarise(results, pictures)
         write_layer(sheet.draw(), out / "sheet.png")
         (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -174,11 +177,16 @@ def _given(task: Task, scene: Scene) -> list[torch.Tensor]:
     return image + ([grey_layer(getattr(scene, task.guide_role))] if task.guide_role else [])
 
 
-def _plan(settings: Settings, task_id: str, scene: Scene, seed: int) -> Request:
+def words(task: Task, scene: Scene, k: int) -> str:
+    """What the artist would type for scene k: something to draw, the scene's object, or nothing."""
+    if not task.inputs:
+        return WORDS[k % len(WORDS)]
+    return "" if task.text == "none" else scene.name
+
+
+def _plan(settings: Settings, task_id: str, scene: Scene, k: int, seed: int) -> Request:
     task = get_task(task_id)
-    return plan(
-        settings, task_id, images=_given(task, scene), text="" if task.text == "none" else scene.name, seed=seed
-    )
+    return plan(settings, task_id, images=_given(task, scene), text=words(task, scene, k), seed=seed)
 
 
 def _write(place: Path, scene: Scene, request: Request, layers: Layers, checkpoint: str) -> None:
@@ -191,12 +199,12 @@ def _write(place: Path, scene: Scene, request: Request, layers: Layers, checkpoi
         write_layer(layer, place / f"00-{name}.png")
 
 
-def _row(sheet: Sheet, task_id: str, scene: Scene, layers: Layers, values: dict[str, float]) -> None:
+def _row(sheet: Sheet, task_id: str, scene: Scene, k: int, layers: Layers, values: dict[str, float]) -> None:
     task = get_task(task_id)
     given = [*_given(task, scene), None, None][:2]
     generated = [*layers, None][:2]
     truths = {"matting": scene.foreground, "removal": scene.background, "decomposition": scene.foreground}
-    lines = [f'"{scene.name}"'] if task.text != "none" else []
+    lines = [f'"{said}"'] if (said := words(task, scene, k)) else []
     lines += [f"{name}: {value:.3g}" for name, value in values.items()]
     whole = recompose(task_id, scene, layers) if task.inputs or len(layers) > 1 else None  # one object from words alone
     sheet.add(task_id, lines, [*given, *generated, whole, truths.get(task.family)])
