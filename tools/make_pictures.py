@@ -35,7 +35,7 @@ FAMILIES = {
     "removal": ("removal", ("given", 0)),
     "decomposition_step_by_step": ("decomposition", ("given", 0, 1)),
     "completion": ("completion", ("given", 0, "flat")),
-    "generation": ("generation", ("words", 0, 1)),
+    "generation": ("generation", ("words", 0, "on colour")),
 }
 
 
