@@ -231,6 +231,11 @@ def _checkpoint(folder: Path) -> Report:
             "steps": settings.steps,
             "guidance": settings.guidance,
         }
+        if settings.sampling:
+            facts["own sampling"] = [
+                f"{task} (steps {settings.steps_for(task)}, guidance {settings.guidance_for(task):g})"
+                for task in settings.sampling
+            ]
         if settings.tasks and len(known) < len(TASKS):
             facts["trained on"] = known
         if strange := [task for task in settings.tasks or () if task not in TASKS]:

@@ -134,7 +134,8 @@ def _sizes(request: Request) -> str:
     line = f"working at {width}x{height}"
     if tuple(frame.source) != (height, width):
         line += f" ({frame.mode}), results in {frame.source[1]}x{frame.source[0]}"
-    return f"{line}; {request.steps} steps, guidance {request.guidance:g}, seed {request.seed}"
+    steps = "1 step" if request.steps == 1 else f"{request.steps} steps"
+    return f"{line}; {steps}, guidance {request.guidance:g}, seed {request.seed}"
 
 
 def _say(line: str) -> None:
