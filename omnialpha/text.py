@@ -136,6 +136,12 @@ def vision_patches(picture: Image, patch: int = 14, merge: int = 2, frames: int 
     return grid.reshape(rows * columns * merge * merge, 3 * frames * patch * patch)
 
 
+def unfold_pictures(ids: Sequence[int], grids: Sequence[tuple[int, int]], image_id: int) -> list[int]:
+    """Token ids with each picture's one token repeated as often as the picture has tokens (rows x columns)."""
+    counts = iter([rows * columns for rows, columns in grids])
+    return [copy for token in ids for copy in [token] * (next(counts) if token == image_id else 1)]
+
+
 def vision_positions(ids: Sequence[int], grids: Sequence[tuple[int, int]], image_id: int) -> torch.Tensor:
     """Multimodal rope positions of a prompt with its pictures (Qwen2-VL, M-RoPE).
 
@@ -183,9 +189,7 @@ def encode_ids(text_encoder, ids: Sequence[int], pictures: Sequence[Image]) -> t
             f"disagree on the image token (id {image_id}): they do not belong to the same checkpoint."
         )
     grids = [(picture.height // (patch * merge), picture.width // (patch * merge)) for picture in pictures]
-    queue, unfolded = list(grids), []
-    for token in ids:
-        unfolded += [token] * (queue[0][0] * queue.pop(0)[1] if token == image_id else 1)
+    unfolded = unfold_pictures(ids, grids, image_id)
     limit = getattr(text_encoder.config.get_text_config(), "max_position_embeddings", None)
     if limit and len(unfolded) > limit:
         raise OmniAlphaError(

@@ -131,9 +131,10 @@ def test_shards_pair_objects_with_their_composites(micro, shards):
     tensors, _ = shards.by_layers[2][0]
     batch = shards.draw(2, 8, np.random.default_rng(0))
     for row in range(8):
-        pair = [(batch[role][row] == tensors[role].float()).flatten(1).all(1).nonzero() for role in ("foreground",)]
-        index = (batch["composite"][row] == tensors["composite"].float()).flatten(1).all(1).nonzero()[0]
-        assert int(tensors["pairs"][index][0, 0]) in [int(hit) for hit in pair[0]]
+        place = {
+            role: (batch[role][row] == tensors[role].float()).flatten(1).all(1) for role in ("foreground", "composite")
+        }
+        assert place["foreground"][tensors["pairs"][place["composite"], 0]].any()
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ..text import START, full_prompt, user_start, vision_patches, vision_positions
+from ..text import START, full_prompt, unfold_pictures, user_start, vision_patches, vision_positions
 
 
 class PromptEncoder:
@@ -42,7 +42,7 @@ class PromptEncoder:
         """
         side = self.vision.patch_size * self.vision.spatial_merge_size
         grids = [(pictures.shape[1] // side, pictures.shape[2] // side) for pictures in seen]
-        rows = [self._unfold(self._ids(text, len(seen)), grids) for text in instructions]
+        rows = [unfold_pictures(self._ids(text, len(seen)), grids, self.image_id) for text in instructions]
         user = self.tokenizer("user\n", add_special_tokens=False)["input_ids"]
         start = user_start(rows[0], self.tokenizer.convert_tokens_to_ids(START), user)
         length = max(map(len, rows))
@@ -71,13 +71,6 @@ class PromptEncoder:
         if key not in self.tokens:
             self.tokens[key] = self.tokenizer(full_prompt(*key), add_special_tokens=False)["input_ids"]
         return self.tokens[key]
-
-    def _unfold(self, ids: list[int], grids: Sequence[tuple[int, int]]) -> list[int]:
-        """Each image token repeated as often as its picture has tokens."""
-        queue, unfolded = list(grids), []
-        for token in ids:
-            unfolded += [token] * (queue[0][0] * queue.pop(0)[1] if token == self.image_id else 1)
-        return unfolded
 
     def _look(self, seen: Sequence[torch.Tensor], grids: Sequence[tuple[int, int]]) -> torch.Tensor:
         """Picture tokens in the order of the prompts: sample by sample, picture by picture. [tokens, D]."""

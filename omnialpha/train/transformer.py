@@ -134,13 +134,14 @@ def train(args: argparse.Namespace) -> None:
     average = Average(named, decay=0.998)
     tasks, weights = [TASKS[task] for task in WEIGHTS], np.array(list(WEIGHTS.values()))
     shards, losses = Shards(args.latents), defaultdict(lambda: deque(maxlen=100))
+    if accelerator.is_main_process:
+        write_vae(Path(args.vae), out / "vae")
     budget, step, saved = Budget(args.minutes), 0, 0.0
 
     def save() -> None:
         average.swap()
         write_models(transformer, text_encoder, tokenizer, out)
         average.swap()
-        write_vae(Path(args.vae), out / "vae")
         write_json(out / "training.json", {**vars(args), "steps": step, "minutes_done": round(budget.spent / 60, 1)})
 
     # The clocks of the processes differ a little; all have to stop at the same step.
@@ -165,7 +166,6 @@ def train(args: argparse.Namespace) -> None:
         if step % args.log_every == 0:
             record = {"step": step, "minute": round(budget.spent / 60, 2)}
             record |= {task: round(float(np.mean(losses[task])), 4) for task in WEIGHTS if losses[task]}
-            out.mkdir(parents=True, exist_ok=True)
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(record) + "\n")
             print(json.dumps(record), flush=True)
