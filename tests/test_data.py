@@ -7,9 +7,20 @@ import pytest
 from PIL import Image, ImageDraw
 
 from omnialpha.data.backgrounds import PATTERNS, PHOTOS, crop_photo, draw_texture, smooth_noise
+from omnialpha.data.compose import CHANCES, EFFECTS, Composer, ObjectBank, composite
+from omnialpha.data.examples import opaque
 from omnialpha.data.guides import draw_coarse_mask, draw_mask, draw_trimap
-from omnialpha.data.objects import IMAGES, NAMES, base_code, find_objects, load_object, split_of
-from omnialpha.data.triplets import Composer, ObjectBank, composite, opaque
+from omnialpha.data.objects import (
+    IMAGES,
+    NAMES,
+    ObjectFile,
+    base_code,
+    find_objects,
+    folder_objects,
+    glyph_objects,
+    load_object,
+    split_of,
+)  # fmt: skip
 from omnialpha.errors import OmniAlphaError
 
 
@@ -20,11 +31,10 @@ def disc(side: int = 128) -> Image.Image:
 
 
 @pytest.fixture
-def composer(monkeypatch):
-    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8))
-    monkeypatch.setattr("omnialpha.data.triplets.load_photos", lambda split: [photo])
-    bank = ObjectBank(np.stack([np.asarray(disc().convert("RGBa"))]), ["a red disc"])
-    return lambda seed=0, vary=True: Composer(bank, "train", seed, vary)
+def composer(tmp_path):
+    disc().save(tmp_path / "disc.png")
+    bank = ObjectBank([ObjectFile("a red disc", "train", tmp_path / "disc.png")])
+    return lambda seed=0, chances=None: Composer(bank, np.random.default_rng(seed), chances)
 
 
 def test_find_objects_names_and_splits(tmp_path):
@@ -53,7 +63,7 @@ def test_split_ignores_tone_and_variation():
 def test_empty_object_is_refused(tmp_path):
     Image.new("RGBA", (16, 16)).save(tmp_path / "nothing.png")
     with pytest.raises(OmniAlphaError, match="alpha is empty"):
-        load_object(tmp_path / "nothing.png", 32)
+        load_object(ObjectFile("nothing", "train", tmp_path / "nothing.png"), 32)
 
 
 def test_every_photo_has_a_free_licence():
@@ -64,10 +74,10 @@ def test_every_photo_has_a_free_licence():
 def test_backgrounds_are_pictures(size):
     rng = np.random.default_rng(1)
     photo = Image.new("RGB", (50, 40), (10, 200, 30))
-    for picture in [crop_photo([photo], size, rng), *(draw_texture(size, rng) for _ in range(20))]:
+    for picture in [crop_photo(photo, size, rng), *(draw_texture(size, rng)[0] for _ in range(20))]:
         assert picture.shape == (*size, 3) and picture.dtype == np.float32
         assert picture.min() >= 0 and picture.max() <= 1
-    for pattern in PATTERNS:
+    for pattern in PATTERNS.values():
         assert np.isfinite(pattern(size, rng)).all()
     noise = smooth_noise(size, rng)
     assert noise.shape == size and noise.min() >= 0 and noise.max() <= 1
@@ -87,26 +97,68 @@ def test_guides_tell_the_truth():
     assert not draw_coarse_mask(np.zeros((32, 32), np.float32), np.random.default_rng(0)).any()
 
 
+def test_trimap_measures_the_distance_from_the_edge():
+    alpha = np.zeros((64, 64), np.float32)
+    alpha[:, 32:] = 1
+    trimap = draw_trimap(alpha, np.random.default_rng(0))
+    band = np.flatnonzero(trimap[10] == 0.5)
+    assert len(set(map(tuple, trimap.tolist()))) == 1, "the same in every row"
+    assert np.array_equal(band, np.arange(band[0], band[-1] + 1)) and band[0] < 32 <= band[-1]
+    assert abs((32 - band[0]) - (band[-1] - 31)) <= 0, "as far to both sides"
+    assert not (draw_trimap(np.ones((32, 32), np.float32), np.random.default_rng(0)) != 1).any()
+
+
 def test_composer_is_reproducible_and_consistent(composer):
     first, second = composer(3), composer(3)
+    scene = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32)
     for size in ((64, 64), (64, 80)):
-        (layer, name), (again, _) = first.foreground(size), second.foreground(size)
-        assert np.array_equal(layer, again) and name == "a red disc"
-        assert layer.shape == (*size, 4) and layer.min() >= 0 and layer.max() <= 1
-        assert not layer[layer[..., 3] == 0].any(), "hidden pixels are black"
-        scene = first.background(size)
-        second.background(size)
-        merged = composite(layer, scene)
-        assert np.allclose(merged[layer[..., 3] == 0], scene[layer[..., 3] == 0])
-        assert set(first.guides(layer[..., 3])) == {"trimap", "mask", "coarse_mask"}
-        second.guides(layer[..., 3])
-    assert not np.array_equal(composer(4).foreground((64, 64))[0], layer[:64, :64])
+        layer, again = first.foreground(size), second.foreground(size)
+        assert np.array_equal(layer.pixels, again.pixels) and layer.name == "a red disc" and layer.tags == again.tags
+        assert layer.pixels.shape == (*size, 4) and layer.pixels.min() >= 0 and layer.pixels.max() <= 1
+        assert not layer.pixels[layer.pixels[..., 3] == 0].any(), "hidden pixels are black"
+    layer = composer(3).foreground((64, 64)).pixels
+    assert np.allclose(composite(layer, scene)[layer[..., 3] == 0], scene[layer[..., 3] == 0])
+    assert not np.array_equal(composer(4).foreground((64, 64)).pixels, layer)
 
 
 def test_upright_objects_keep_their_colour(composer):
-    layer, _ = composer(vary=False).foreground((64, 64))
+    layer = composer(chances={}).foreground((64, 64)).pixels
     inside = layer[layer[..., 3] == 1][:, :3] * 255
     assert np.abs(np.median(inside, 0) - (200, 60, 30)).max() <= 1  # scaling rings a little at the rim
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_every_effect_changes_the_layer_and_says_so(composer, effect):
+    scene = np.full((64, 64, 3), (0.1, 0.3, 0.9), np.float32)
+    plain = composer(5, {}).foreground((64, 64), scene=scene)
+    changed = composer(5, {effect: 1.0}).foreground((64, 64), scene=scene)
+    assert plain.tags == [] and changed.tags == [effect]
+    assert np.abs(plain.pixels - changed.pixels).max() > 0.02
+    assert changed.pixels.min() >= 0 and changed.pixels.max() <= 1
+    soft = lambda layer: ((layer[..., 3] > 0.05) & (layer[..., 3] < 0.95)).sum()  # noqa: E731
+    if effect in ("hair", "blur", "glass", "fade", "shadow"):
+        assert soft(changed.pixels) > soft(plain.pixels)
+    assert set(EFFECTS) <= set(CHANCES)
+
+
+def test_folder_objects_take_their_names_from_notes_or_files(tmp_path):
+    disc().save(tmp_path / "red_round-thing.png")
+    disc().save(tmp_path / "b.webp")
+    (tmp_path / "b.txt").write_text("a coin of gold\nsecond line\n")
+    assert [entry.name for entry in folder_objects(tmp_path)] == ["a coin of gold", "red round thing"]
+    Image.new("RGB", (8, 8)).save(tmp_path / "flat.png")
+    flat = next(entry for entry in folder_objects(tmp_path) if entry.name == "flat")
+    with pytest.raises(OmniAlphaError, match="no alpha"):
+        load_object(flat, 32)
+    with pytest.raises(OmniAlphaError, match="no folder"):
+        folder_objects(tmp_path / "nowhere")
+
+
+def test_glyphs_are_objects_too():
+    entries = glyph_objects()
+    pixels = load_object(entries[0], 64)
+    assert len({entry.name for entry in entries}) == len(entries) > 40
+    assert 0.1 < (pixels[..., 3] > 128).mean() < 0.9
 
 
 def test_opaque():

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from omnialpha.data.triplets import Composer, composite, load_bank
+from omnialpha.data.backgrounds import draw_background
+from omnialpha.data.build import load_materials
+from omnialpha.data.compose import Composer, composite
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 128
@@ -41,15 +43,16 @@ def save(pixels: np.ndarray, path: Path) -> None:
 
 def main(node_modules: Path, folder: Path) -> None:
     """Draw every picture anew."""
-    bank = load_bank(node_modules, "test")
+    materials = load_materials("fluent-emoji", "photographs", "test", str(node_modules))
     folder.mkdir(parents=True, exist_ok=True)
     for stem, (name, seed) in SCENES.items():
-        composer = Composer(bank, "test", seed, vary=False)
-        layer, _ = composer.foreground((SIDE, SIDE), bank.names.index(name))
+        rng = np.random.default_rng(seed)
+        layer = Composer(materials.bank, rng, {}).foreground((SIDE, SIDE), materials.bank.names.index(name)).pixels
         if stem == "bear":
             save(layer, folder / "omnialpha_bear_cutout.png")
             continue
-        save(composite(layer, composer.background((SIDE, SIDE))), folder / f"omnialpha_{stem}.png")
+        scene, _ = draw_background(materials.photos, (SIDE, SIDE), rng)
+        save(composite(layer, scene), folder / f"omnialpha_{stem}.png")
         if stem == "gift":
             save(brushed(layer[..., 3]), folder / "omnialpha_gift_mask.png")
 

@@ -1,4 +1,4 @@
-"""Backgrounds: crops of freely licensed photographs and procedural textures.
+"""Backgrounds: a folder's pictures, crops of freely licensed photographs, and procedural textures, with captions.
 
 The photographs come with scikit-image. Only those whose documentation (`skimage/data/_fetchers.py`) states CC0 or the
 public domain are used; two of them are kept for testing.
@@ -6,9 +6,16 @@ public domain are used; two of them are kept for testing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
+from ..errors import OmniAlphaError
+from .objects import split_by_hash
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif")
 PHOTOS = {  # name in skimage.data -> licence as documented there
     "astronaut": "public domain (NASA)",
     "brick": "CC0",
@@ -23,17 +30,50 @@ PHOTOS = {  # name in skimage.data -> licence as documented there
 HELD_OUT = ("coffee", "grass")
 
 
-def load_photos(split: str) -> list[Image.Image]:
-    """The RGB photographs of a split ("train" or "test")."""
+@dataclass(frozen=True)
+class Photo:
+    """A background picture in memory: RGB, and what it shows in words."""
+
+    image: Image.Image
+    caption: str
+
+
+def load_photos(split: str) -> list[Photo]:
+    """The photographs of a split ("train" or "test")."""
     import skimage.data
 
     chosen = [name for name in PHOTOS if (name in HELD_OUT) == (split == "test")]
-    return [Image.fromarray(getattr(skimage.data, name)()).convert("RGB") for name in chosen]
+    return [
+        Photo(Image.fromarray(getattr(skimage.data, name)()).convert("RGB"), name.replace("_", " ")) for name in chosen
+    ]
 
 
-def crop_photo(photos: list[Image.Image], size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A random crop, flip, quarter turn and tint of one of the photographs, float32 [h, w, 3] in [0, 1]."""
-    photo = photos[rng.integers(len(photos))]
+def folder_photos(folder: Path | str, split: str) -> list[Photo]:
+    """A folder's pictures that fall into a split by a hash of their name; all of them where there are under ten.
+
+    Raises:
+        OmniAlphaError: no such folder, no picture in it, or one that cannot be read.
+    """
+    root = Path(folder)
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES) if root.is_dir() else []
+    if not paths:
+        raise OmniAlphaError(f"{root} is no folder with pictures in it; looked for {', '.join(PICTURES)} files.")
+    if len(paths) >= 10:
+        paths = [path for path in paths if split_by_hash(path.relative_to(root).as_posix()) == split] or paths
+    photos = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                image = image.convert("RGB")
+        except OSError as error:
+            raise OmniAlphaError(f"{path} cannot be read as a picture: {error}") from error
+        image.thumbnail((1024, 1024))  # crops of it are small; many at full size would fill the memory
+        photos.append(Photo(image, path.stem.replace("-", " ").replace("_", " ").strip()))
+    return photos
+
+
+def crop_photo(photo: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """A random crop, flip, quarter turn and tint of a photograph, float32 [h, w, 3] in [0, 1]."""
     height, width = size
     largest = min(photo.width / width, photo.height / height)
     scale = largest * rng.uniform(min(1.0, 1 / largest), 1) if largest > 1 else largest
@@ -97,13 +137,17 @@ def _plain(size, rng):
     return np.zeros(size, np.float32)
 
 
-PATTERNS = (_gradient, _halo, smooth_noise, smooth_noise, smooth_noise, _stripes, _checks, _horizon, _plain)
+PATTERNS = {
+    "gradient": _gradient, "halo": _halo, "clouds": smooth_noise, "mist": smooth_noise, "marble": smooth_noise,
+    "stripes": _stripes, "checks": _checks, "horizon": _horizon, "plain colour": _plain,
+}  # fmt: skip
 
 
-def draw_texture(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A random procedural background, float32 [h, w, 3] in [0, 1]."""
+def draw_texture(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """A random procedural background, float32 [h, w, 3] in [0, 1], and what it shows."""
     colours = rng.uniform(0, 1, (3, 3)).astype(np.float32)
-    mix = PATTERNS[rng.integers(len(PATTERNS))](size, rng)[..., None]
+    caption = list(PATTERNS)[rng.integers(len(PATTERNS))]
+    mix = PATTERNS[caption](size, rng)[..., None]
     image = colours[0] * (1 - mix) + colours[1] * mix
     if rng.random() < 0.35:
         cloud = smooth_noise(size, rng)[..., None]
@@ -114,9 +158,19 @@ def draw_texture(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
             disc = np.hypot(x - rng.random(), y - rng.random()) < rng.uniform(0.05, 0.3)
             image = np.where(disc[..., None], rng.uniform(0, 1, 3), image)
     grain = rng.choice([0, 0.01, 0.04])
-    return np.clip(image + rng.normal(0, grain, image.shape) if grain else image, 0, 1).astype(np.float32)
+    image = np.clip(image + rng.normal(0, grain, image.shape) if grain else image, 0, 1)
+    return image.astype(np.float32), caption
 
 
-def draw_background(photos: list[Image.Image], size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A photograph (60 %) or a texture, float32 [h, w, 3] in [0, 1]."""
-    return crop_photo(photos, size, rng) if rng.random() < 0.6 else draw_texture(size, rng)
+def draw_background(
+    photos: list[Photo], size: tuple[int, int], rng: np.random.Generator, textures: float = 0.4
+) -> tuple[np.ndarray, str]:
+    """A texture, by the chance `textures` (or where there is no photograph), else a crop of a photograph.
+
+    Returns:
+        (float32 [h, w, 3] in [0, 1], what it shows in words).
+    """
+    if not photos or rng.random() >= 1 - textures:
+        return draw_texture(size, rng)
+    photo = photos[rng.integers(len(photos))]
+    return crop_photo(photo.image, size, rng), photo.caption

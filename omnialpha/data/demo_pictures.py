@@ -1,6 +1,6 @@
 """The demo's pictures: a few held-out objects and backgrounds, written as PNGs to ship with the library.
 
-    python -m omnialpha.data.demo_pictures --packages node_modules --out omnialpha/demo_data
+python -m omnialpha.data.demo_pictures --packages node_modules --out omnialpha/demo_data
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def write_demo_pictures(node_modules: Path, out: Path, seed: int = 7) -> None:
     for index in range(1, len(OBJECTS) + 1):
         photograph = index % 2 == 1
         photo = photos[index // 2 % len(photos)]
-        pixels = crop_photo([photo], (SIDE, SIDE), rng) if photograph else draw_texture((SIDE, SIDE), rng)
+        pixels = crop_photo(photo.image, (SIDE, SIDE), rng) if photograph else draw_texture((SIDE, SIDE), rng)[0]
         kind = "photo" if photograph else "texture"
         Image.fromarray((pixels * 255).round().astype(np.uint8)).save(
             out / "backgrounds" / f"{index:02d}-{kind}.png", optimize=True

@@ -18,11 +18,19 @@ def _array(plane: Image.Image) -> np.ndarray:
 
 
 def draw_trimap(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """1 well inside, 0 well outside, .5 in a band of random width around everything that is neither."""
-    width = 2 * int(rng.integers(1, max(2, min(alpha.shape) // 16) + 1)) + 1
-    inside = _array(_plane(alpha >= 250 / 255).filter(ImageFilter.MinFilter(width)))
-    reach = _array(_plane(alpha > 4 / 255).filter(ImageFilter.MaxFilter(width)))
-    return np.where(inside > 0, 1, np.where(reach > 0, 0.5, 0)).astype(np.float32)
+    """1 well inside, 0 well outside, .5 where neither is sure.
+
+    The unknown band is every pixel of neither kind, widened by a random Euclidean distance of 1 px up to a sixteenth
+    of the shorter side, to both sides.
+    """
+    from scipy.ndimage import distance_transform_edt as distance
+
+    reach = rng.uniform(1, max(2, min(alpha.shape) / 16))
+    inside, outside = alpha >= 250 / 255, alpha <= 4 / 255
+    # The border of the picture is no edge of the object, so nothing is padded around it.
+    sure_in = distance(inside) > reach if not inside.all() else inside
+    sure_out = distance(outside) > reach if not outside.all() else outside
+    return np.where(sure_in, 1, np.where(sure_out, 0, 0.5)).astype(np.float32)
 
 
 def draw_mask(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -72,3 +80,7 @@ def draw_coarse_mask(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return mask
     shapes = (_dilated, _blurred, _polygon, _box)
     return shapes[rng.integers(len(shapes))](mask, rng).astype(np.float32)
+
+
+# role -> how its guide is drawn from a true alpha
+DRAW = {"trimap": draw_trimap, "mask": draw_mask, "coarse_mask": draw_coarse_mask}

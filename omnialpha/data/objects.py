@@ -1,4 +1,4 @@
-"""RGBA objects with names, from packages that anyone can install.
+"""RGBA objects with names: from a folder, from packages that anyone can install, or drawn from a font.
 
 The micro checkpoint learns from Microsoft's Fluent 3D emoji as the npm package `@lobehub/fluent-emoji-3d` ships them
 (MIT, 256 px WebP with soft alpha), named by `unicode-emoji-json` (MIT):
@@ -9,17 +9,20 @@ The micro checkpoint learns from Microsoft's Fluent 3D emoji as the npm package 
 from __future__ import annotations
 
 import json
+import string
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import OmniAlphaError
 
 IMAGES = "@lobehub/fluent-emoji-3d"
 NAMES = "unicode-emoji-json"
+PICTURES = (".png", ".webp", ".tif", ".tiff", ".gif", ".avif")  # formats that hold alpha
+GLYPHS = string.ascii_uppercase + string.digits + "&@#%?!$*+=<>~{}"
 HELD_OUT_PERCENT = 15
 SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
 VARIATION = "fe0f"  # asks for the colourful form of a character; says nothing about what is drawn
@@ -27,11 +30,15 @@ VARIATION = "fe0f"  # asks for the colourful form of a character; says nothing a
 
 @dataclass(frozen=True)
 class ObjectFile:
-    """One RGBA picture of an object: `name` in words, `split` "train" or "test"."""
+    """One RGBA picture of an object: `name` in words, `split` "train" or "test".
+
+    `glyph` is the character to draw where the object comes from a font; `path` then is the font.
+    """
 
     name: str
     split: str
     path: Path
+    glyph: str = ""
 
 
 def base_code(code: str) -> str:
@@ -39,9 +46,46 @@ def base_code(code: str) -> str:
     return "-".join(part for part in code.split("-") if part not in SKIN_TONES and part != VARIATION)
 
 
+def split_by_hash(key: str) -> str:
+    """ "test" for about 15 in 100 keys, always the same ones, "train" for the others."""
+    return "test" if zlib.crc32(key.encode()) % 100 < HELD_OUT_PERCENT else "train"
+
+
 def split_of(code: str) -> str:
-    """The split, "train" or "test", by a hash of the base code: all tones of one emoji lie on the same side."""
-    return "test" if zlib.crc32(base_code(code).encode()) % 100 < HELD_OUT_PERCENT else "train"
+    """The split of an emoji, by its base code: all skin tones of one emoji lie on the same side."""
+    return split_by_hash(base_code(code))
+
+
+def folder_objects(folder: Path | str) -> list[ObjectFile]:
+    """Every picture that can hold alpha in a folder and its subfolders, sorted by path.
+
+    Its name is the first line of a `.txt` file beside it, or the file's own name with `-` and `_` read as blanks.
+
+    Raises:
+        OmniAlphaError: no such folder, or none of its files is such a picture.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise OmniAlphaError(f"There is no folder {root}. Give the folder that holds the objects (RGBA pictures).")
+    found = []
+    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES):
+        note = path.with_suffix(".txt")
+        lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
+        name = lines[0].strip() if lines else path.stem.replace("-", " ").replace("_", " ").strip()
+        found.append(ObjectFile(name, split_by_hash(path.relative_to(root).as_posix()), path))
+    if not found:
+        raise OmniAlphaError(f"{root} holds no picture with alpha; looked for {', '.join(PICTURES)} files.")
+    return found
+
+
+def glyph_objects() -> list[ObjectFile]:
+    """Letters, digits and signs of the DejaVu font that matplotlib brings: flat objects, a style micro never saw."""
+    try:
+        from matplotlib import get_data_path
+    except ImportError as error:
+        raise OmniAlphaError("Objects from a font need matplotlib: pip install matplotlib") from error
+    font = Path(get_data_path()) / "fonts/ttf/DejaVuSans-Bold.ttf"
+    return [ObjectFile(f"letter {char}" if char.isalnum() else f"sign {char}", "test", font, char) for char in GLYPHS]
 
 
 def find_objects(node_modules: Path | str) -> list[ObjectFile]:
@@ -73,19 +117,49 @@ def find_objects(node_modules: Path | str) -> list[ObjectFile]:
     return found
 
 
-def load_object(path: Path, size: int) -> np.ndarray:
+def open_object(entry: ObjectFile) -> Image.Image:
+    """The picture of an object, RGBA.
+
+    Raises:
+        OmniAlphaError: the file cannot be read, or it has no alpha.
+    """
+    if entry.glyph:
+        return _draw_glyph(entry)
+    try:
+        with Image.open(entry.path) as image:
+            if not image.has_transparency_data:
+                raise OmniAlphaError(f"{entry.path} has no alpha: every object needs a transparent surround.")
+            return image.convert("RGBA")
+    except OSError as error:
+        raise OmniAlphaError(f"{entry.path} cannot be read as a picture: {error}") from error
+
+
+def _draw_glyph(entry: ObjectFile) -> Image.Image:
+    """One character in two colours of its own, lighter above than below."""
+    rng = np.random.default_rng(zlib.crc32(entry.glyph.encode()))
+    mask = Image.new("L", (512, 512))
+    font = ImageFont.truetype(str(entry.path), 380)
+    ImageDraw.Draw(mask).text((256, 256), entry.glyph, fill=255, font=font, anchor="mm")
+    ramp = np.linspace(1, 0.6, 512, dtype=np.float32)[:, None, None] * rng.uniform(80, 255, 3)
+    pixels = np.broadcast_to(ramp, (512, 512, 3)).astype(np.uint8)
+    image = Image.fromarray(pixels).convert("RGBA")
+    image.putalpha(mask)
+    return image.resize((256, 256), Image.Resampling.LANCZOS)
+
+
+def load_object(entry: ObjectFile, size: int) -> np.ndarray:
     """One object cropped to its alpha and centred in a square.
 
     Returns:
         uint8 [size, size, 4], PREMULTIPLIED (safe to scale and rotate).
 
     Raises:
-        OmniAlphaError: nothing is visible in the picture.
+        OmniAlphaError: unreadable, without alpha, or nothing is visible in it.
     """
-    image = Image.open(path).convert("RGBA")
+    image = open_object(entry)
     box = image.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox()
     if box is None:
-        raise OmniAlphaError(f"{path} shows nothing: its alpha is empty.")
+        raise OmniAlphaError(f"{entry.path} shows nothing: its alpha is empty.")
     image = image.crop(box).convert("RGBa")
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)

@@ -1,0 +1,100 @@
+"""`python -m omnialpha data build | filter | show`: make a data set, throw out what is wrong, look at it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+BUILD_HELP = """\
+Puts RGBA objects on backgrounds and writes a data set of triplets: foreground, background, composite, and captions.
+The same seed gives the same files, however many workers there are. A stopped build goes on where it was."""
+
+BUILD_EXAMPLES = """\
+examples:
+  data build configs/micro/triplets.yaml --packages node_modules --out data/triplets
+  data build --set objects=my/cutouts --set backgrounds=my/photos --set count=2000 --out data/mine
+Every key of a configuration can be given with --set; docs/data.md explains them."""
+
+FILTER_HELP = """\
+Looks at every triplet and rejects, with a reason, what would teach something wrong: unreadable or missing pictures,
+sizes that differ, empty or full alpha, a composite that is not foreground over background, soft edges that are claimed
+but not there, near-duplicates, missing captions. Nothing is deleted: rejected.jsonl lists what training leaves out."""
+
+SHOW_HELP = """\
+Counts what a data set holds and draws a contact sheet of its tasks with their guides, as training will see them."""
+
+
+def add_commands(commands) -> None:
+    """Register `data` below the main command's subparsers."""
+    raw = argparse.RawDescriptionHelpFormatter
+    data = commands.add_parser("data", help="build, filter and look at data sets", description="Data sets of layers.")
+    parts = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    build = parts.add_parser("build", help="make triplets", description=BUILD_HELP, epilog=BUILD_EXAMPLES,
+                             formatter_class=raw)  # fmt: skip
+    build.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file; see configs/micro")
+    build.add_argument("--out", required=True, metavar="DIR", help="folder of the data set")
+    build.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of CONFIG")
+    build.add_argument("--packages", metavar="DIR", help="node_modules folder with the emoji packages")
+    build.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
+    build.set_defaults(command=_build)
+
+    check = parts.add_parser("filter", help="reject what is wrong, and say why", description=FILTER_HELP,
+                             formatter_class=raw)  # fmt: skip
+    check.add_argument("dataset", metavar="DIR", help="folder of the data set")
+    check.add_argument("--recomposition", type=float, default=2.0, metavar="E",
+                       help="largest mean error of foreground over background, in 1/255 (%(default)s)")  # fmt: skip
+    check.add_argument("--soft-share", type=float, default=0.02, metavar="S",
+                       help="least share of half-transparent pixels of a soft object (%(default)s)")  # fmt: skip
+    check.add_argument("--duplicate-bits", type=int, default=0, metavar="N",
+                       help="composites whose 64-bit perceptual hashes differ in at most N bits are the same (%(default)s)")  # fmt: skip
+    check.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
+    check.set_defaults(command=_filter)
+
+    show = parts.add_parser("show", help="count, and draw a contact sheet", description=SHOW_HELP, formatter_class=raw)
+    show.add_argument("dataset", metavar="DIR|JSONL", help="folder of the data set, or a supervised list")
+    show.add_argument("--images", metavar="DIR", help="folder that the paths of a supervised list are relative to")
+    show.add_argument("--sheet", metavar="PNG", help="where to draw the contact sheet (default: no sheet)")
+    show.add_argument("--seed", type=int, default=0, help="which records and guides the sheet shows (%(default)s)")
+    show.set_defaults(command=_show)
+
+
+def _build(args) -> None:
+    from tqdm import tqdm
+
+    from .config import from_dict, read_config
+    from .data.build import BuildConfig, build
+    from .errors import OmniAlphaError
+
+    if args.config:
+        config = read_config(BuildConfig, args.config, args.set)
+    else:
+        pairs = dict(item.partition("=")[::2] for item in args.set)
+        if "objects" not in pairs:
+            raise OmniAlphaError("Say what to build: a CONFIG file, or at least --set objects=FOLDER.")
+        whole = {key: int(value) if value.isdigit() else value for key, value in pairs.items()}
+        config = from_dict(BuildConfig, whole, "--set")
+    with tqdm(total=config.blocks, unit="block", file=sys.stderr) as bar:
+        for done in build(config, args.out, workers=max(1, args.workers or 1), packages=args.packages):
+            bar.update(done - bar.n)
+    print(f"{config.blocks * config.grid**2} triplets in {args.out}")
+
+
+def _filter(args) -> None:
+    from .data.filter import Limits, filter_data
+
+    limits = Limits(args.recomposition / 255, args.soft_share, args.duplicate_bits)
+    report = filter_data(args.dataset, limits, workers=max(1, args.workers or 1))
+    print(f"{report['kept']} kept, {report['rejected']} rejected; see {args.dataset}/report.json and report.png")
+    for reason, count in report["reasons"].items():
+        print(f"  {count:6}  {reason}")
+
+
+def _show(args) -> None:
+    from .data.show import describe, draw_tasks
+
+    print(describe(args.dataset, args.images))
+    if args.sheet:
+        draw_tasks(args.dataset, args.sheet, args.images, args.seed)
+        print(f"sheet: {args.sheet}")

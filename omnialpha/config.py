@@ -1,0 +1,137 @@
+"""Configurations: YAML files read into dataclasses, with errors that name the key and what would be right."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import OmniAlphaError
+
+T = TypeVar("T")
+
+
+def read_config(kind: type[T], path: Path | str, overrides: Sequence[str] = ()) -> T:
+    """A configuration file as an instance of a dataclass.
+
+    Args:
+        kind: the dataclass; nested dataclasses are filled from nested mappings.
+        path: a YAML file.
+        overrides: "key=value" or "key.inner=value", the value in YAML's spelling.
+
+    Raises:
+        OmniAlphaError: unreadable, not a mapping, an unknown key (the nearest known one is named), a missing one, or a
+            value of the wrong type.
+    """
+    data = _load_yaml(path)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise OmniAlphaError(f"--set {override!r} says nothing; expected key=value, such as steps=1000.")
+        _place(data, key.strip().split("."), _parse(value, f"--set {override}"), override)
+    return from_dict(kind, data, str(path))
+
+
+def from_dict(kind: type[T], data: Mapping[str, Any], where: str) -> T:
+    """A mapping as an instance of a dataclass; `where` names the place in errors. Raises OmniAlphaError."""
+    if not isinstance(data, Mapping):
+        raise OmniAlphaError(f"{where}: expected keys and values, found {type(data).__name__}.")
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    hints = typing.get_type_hints(kind)
+    for key in data:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(fields)}."
+            raise OmniAlphaError(f"{where}: no setting is called {key!r}. {hint}")
+    needed = [
+        name for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING and name not in data
+    ]  # fmt: skip
+    if needed:
+        raise OmniAlphaError(f"{where}: {needed[0]!r} is missing.")
+    return kind(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in data.items()})
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The reverse of `from_dict`, ready for JSON: tuples become lists and paths text."""
+
+    def plain(value):
+        if isinstance(value, Mapping):
+            return {str(key): plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def _load_yaml(path: Path | str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise OmniAlphaError(f"{path} cannot be read: {error.strerror or error}. Give a YAML file.") from error
+    data = _parse(text, str(path))
+    if not isinstance(data, dict):
+        raise OmniAlphaError(f"{path}: expected `key: value` lines, found {type(data).__name__}.")
+    return data
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise OmniAlphaError("Configuration files need PyYAML: pip install -r requirements-train.txt") from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise OmniAlphaError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _place(data: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            raise OmniAlphaError(f"--set {override}: {key!r} is a value and holds no keys.")
+    data[keys[-1]] = value
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """A YAML value as the annotated type, or an error."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _first_fit([arg for arg in args if arg is not type(None)], value, where)
+    if dataclasses.is_dataclass(kind):
+        return from_dict(kind, value, where)
+    if origin in (tuple, list) and isinstance(value, (list, tuple)):
+        if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
+            if len(value) != len(args):
+                raise OmniAlphaError(f"{where}: expected {len(args)} values, found {value!r}.")
+            return tuple(_convert(arg, item, where) for arg, item in zip(args, value))
+        return origin(_convert(args[0], item, where) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {str(key): _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    plain = {float: (int, float, str), int: (int,), str: (str,), bool: (bool,), Path: (str,)}
+    if kind in plain and isinstance(value, plain[kind]) and (kind is bool or not isinstance(value, bool)):
+        try:
+            return kind(value)  # YAML reads 1e-3 as text, hence str among the numbers
+        except ValueError:
+            pass
+    if kind is Any:
+        return value
+    name = getattr(kind, "__name__", str(kind)).replace("Path", "path")
+    raise OmniAlphaError(f"{where}: expected {name}, found {value!r}.")
+
+
+def _first_fit(kinds: list[Any], value: Any, where: str) -> Any:
+    for kind in kinds:
+        try:
+            return _convert(kind, value, where)
+        except OmniAlphaError as error:
+            problem = error
+    raise problem

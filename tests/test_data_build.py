@@ -1,0 +1,193 @@
+"""The builder, the filter, and what they write."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from making import draw_object, edit_records, make_materials, make_triplets
+from PIL import Image
+
+from omnialpha.cli import main
+from omnialpha.data.build import BuildConfig, build, read_build
+from omnialpha.data.compose import composite
+from omnialpha.data.examples import read_rgba
+from omnialpha.data.filter import Limits, filter_data
+from omnialpha.data.records import read_records
+from omnialpha.errors import OmniAlphaError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_triplets(tmp_path_factory.mktemp("data"), count=16)
+
+
+@pytest.fixture
+def own(tmp_path):
+    return make_triplets(tmp_path, count=4)
+
+
+def test_triplets_recompose_exactly(dataset):
+    records = read_records(dataset).records
+    assert len(records) == 16 and len({record.id for record in records}) == 16
+    for record in records:
+        layers = {role: read_rgba(path) for role, path in record.pictures.items()}
+        again = composite(layers["foreground"], layers["background"][..., :3])
+        assert np.abs(again - layers["composite"][..., :3]).max() <= 0.5 / 255 + 1e-6
+        assert not layers["foreground"][layers["foreground"][..., 3] == 0].any(), "hidden pixels are black"
+        assert set(record.captions) == {"foreground", "background", "composite"}
+
+
+def test_a_block_shares_its_pictures(dataset):
+    assert len(list((dataset / "foreground").iterdir())) == len(list((dataset / "background").iterdir())) == 8
+    assert len(list((dataset / "composite").iterdir())) == 16
+
+
+def test_any_number_of_workers_makes_the_same_bytes(dataset, tmp_path):
+    config = read_build(dataset)
+    for _ in build(config, tmp_path / "again", workers=2):
+        pass
+    assert contents(tmp_path / "again") == contents(dataset)
+
+
+@pytest.mark.slow
+def test_a_killed_build_goes_on(tmp_path):
+    objects, backgrounds = make_materials(tmp_path / "materials")
+    command = [sys.executable, "-m", "omnialpha", "data", "build", "--workers", "1"]
+    for pair in (f"objects={objects}", f"backgrounds={backgrounds}", "split=all", "count=400", "size=64", "grid=2"):
+        command += ["--set", pair]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    started = subprocess.Popen([*command, "--out", str(killed)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while started.poll() is None and len(list(killed.glob("parts/*.jsonl"))) < 10:
+        time.sleep(0.01)
+    os.kill(started.pid, signal.SIGKILL)
+    started.wait()
+    assert 0 < len(list(killed.glob("parts/*.jsonl"))) < 100 and not (killed / "triplets.jsonl").exists()
+    for out in (killed, whole):
+        subprocess.run([*command, "--out", str(out)], cwd=ROOT, check=True, capture_output=True)
+    assert contents(killed) == contents(whole)
+
+
+def test_another_configuration_is_refused(own):
+    config = BuildConfig(objects=str(own.parent / "materials/objects"), split="all", seed=9)
+    with pytest.raises(OmniAlphaError, match="holds a data set built with"):
+        next(build(config, own))
+    (own.parent / "full").mkdir()
+    (own.parent / "full/note.txt").write_text("mine")
+    with pytest.raises(OmniAlphaError, match="not empty"):
+        next(build(config, own.parent / "full"))
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"split": "some"}, "train, test or all"), ({"size": 8}, "32 to 4096"), ({"chances": {"wings": 1.0}}, "effects among"),
+    ({"scale": (0.9, 0.2)}, "two shares"),
+])  # fmt: skip
+def test_bad_settings_teach(change, words):
+    with pytest.raises(OmniAlphaError, match=words):
+        BuildConfig(objects="x", **change)
+
+
+def test_a_full_disk_says_how_to_go_on(tmp_path, monkeypatch):
+    objects, backgrounds = make_materials(tmp_path / "materials")
+    config = BuildConfig(objects=str(objects), backgrounds=str(backgrounds), split="all", count=4, size=64, grid=1)
+    monkeypatch.setattr("PIL.Image.Image.save", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OmniAlphaError, match="No space left.*Make room and run the same command again"):
+        for _ in build(config, tmp_path / "out"):
+            pass
+
+
+def test_the_filter_keeps_what_is_right(own):
+    report = filter_data(own)
+    assert (report["kept"], report["rejected"]) == (4, 0)
+    assert {"report.json", "report.png", "rejected.jsonl"} <= {path.name for path in own.iterdir()}
+    assert len(read_records(own).records) == 4
+
+
+def spoil(own: Path, fault: str) -> None:
+    record = next(json.loads(line) for line in (own / "triplets.jsonl").read_text().splitlines())
+    front, shown = own / record["foreground"], own / record["composite"]
+    size = Image.open(front).size
+    if fault == "unreadable picture":
+        shown.write_bytes(shown.read_bytes()[:200])
+    elif fault == "missing picture":
+        shown.unlink()
+    elif fault == "sizes differ":
+        Image.open(shown).resize((32, 32)).save(shown)
+    elif fault == "no alpha channel":
+        Image.open(front).convert("RGB").save(front)
+    elif fault == "empty alpha":
+        Image.new("RGBA", size).save(front)
+    elif fault == "full alpha":
+        Image.new("RGBA", size, (9, 9, 9, 255)).save(front)
+    elif fault == "recomposition":
+        Image.new("RGB", size, (1, 2, 3)).save(shown)
+    elif fault == "no soft edge":
+        hard = Image.new("RGBA", size)
+        hard.paste((200, 10, 10, 255), (10, 10, 40, 40))
+        hard.save(front)
+        edit_records(own, lambda records: [r.update(tags=["glass"]) for r in records])
+    elif fault == "missing caption":
+        edit_records(own, lambda records: records[0]["captions"].pop("foreground"))
+    elif fault == "near-duplicate":
+        edit_records(own, lambda records: records.append({**records[0], "id": "again"}))
+    elif fault == "broken JSON":
+        with (own / "triplets.jsonl").open("a") as file:
+            file.write('{"id": "cut off", "foregr\n')
+
+
+@pytest.mark.parametrize("fault", [
+    "unreadable picture", "missing picture", "sizes differ", "no alpha channel", "empty alpha", "full alpha",
+    "recomposition", "no soft edge", "missing caption", "near-duplicate", "broken JSON",
+])  # fmt: skip
+def test_the_filter_rejects_with_a_reason(own, fault):
+    spoil(own, fault)
+    report = filter_data(own, Limits())
+    assert fault in report["reasons"], report["reasons"]
+    rejected = [json.loads(line) for line in (own / "rejected.jsonl").read_text().splitlines()]
+    assert any(fault in item["reason"] for item in rejected)
+    assert report["kept"] == len(read_records(own).records)
+    assert filter_data(own, Limits())["reasons"] == report["reasons"], "safe to repeat"
+
+
+def test_commands(tmp_path, capsys):
+    objects, backgrounds = make_materials(tmp_path)
+    out = tmp_path / "out"
+    build_it = [
+        "data",
+        "build",
+        "--set",
+        f"objects={objects}",
+        "--set",
+        f"backgrounds={backgrounds}",
+        "--set",
+        "count=4",
+    ]
+    assert main([*build_it, "--set", "split=all", "--workers", "1", "--out", str(out)]) == 0
+    assert main(["data", "filter", str(out), "--workers", "1"]) == 0
+    assert main(["data", "show", str(out), "--sheet", str(tmp_path / "sheet.png")]) == 0
+    said = capsys.readouterr().out
+    assert "16 triplets" in said and "kept" in said and "21: text_to_rgba" in said
+    assert Image.open(tmp_path / "sheet.png").width > 500
+    assert main(["data", "build", "--out", str(tmp_path / "x")]) == 2
+    assert main(["data", "show", str(tmp_path / "nowhere")]) == 2
+
+
+def test_an_object_that_cannot_be_read_is_named(tmp_path):
+    objects, backgrounds = make_materials(tmp_path)
+    draw_object("a red disc").save(objects / "zz.png")
+    (objects / "zz.png").write_bytes(b"not a picture")
+    config = BuildConfig(objects=str(objects), backgrounds=str(backgrounds), split="all", count=40, size=64, grid=4)
+    with pytest.raises(OmniAlphaError, match=r"zz\.png"):
+        for _ in build(config, tmp_path / "out"):
+            pass
