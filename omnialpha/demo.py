@@ -13,12 +13,12 @@ import torch
 
 from .checkpoint import check_folder, find_checkpoint
 from .demo_scenes import DATA, Scene, load_scenes
-from .demo_sheet import Sheet
 from .layers import flatten, grey_layer, over, over_colour, write_layer
 from .metrics import alpha_mse, psnr, soft_iou
 from .output import new_folder, write_layers
 from .request import Request, plan
 from .settings import Settings, read_settings
+from .sheet import Sheet
 from .tasks import Task, get_task
 
 SCENES = 6

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 
 from omnialpha import demo as module
 from omnialpha.demo_scenes import SIZE, load_scenes
-from omnialpha.demo_sheet import CELL, Sheet
 from omnialpha.errors import OmniAlphaError
 from omnialpha.layers import over, read_layer
+from omnialpha.sheet import CELL, Sheet
 from omnialpha.tasks import FAMILIES, get_task
 
 

@@ -108,7 +108,7 @@ def results(server: comfy_server.ComfyServer, graph: dict) -> list[Image.Image]:
     return [Image.open(server.base / "output" / file["subfolder"] / file["filename"]).copy() for file in files]
 
 
-def make_demo_sheet() -> None:
+def make_sheet() -> None:
     """The demo's contact sheet, and the table it prints."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo"
@@ -172,7 +172,7 @@ def make_screenshots(server: comfy_server.ComfyServer) -> None:
 def main() -> int:
     """Make what can be made here; return the exit status."""
     IMAGES.mkdir(parents=True, exist_ok=True)
-    make_demo_sheet()
+    make_sheet()
     why_not = comfy_server.missing_comfyui()
     if why_not:
         print(f"No families.png, no screenshots: {why_not}.")

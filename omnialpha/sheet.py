@@ -1,13 +1,15 @@
-"""The demo's contact sheet: input | layers | recomposed, one row per task."""
+"""Contact sheets: pictures in rows, words at the left. The demo, data reports, training and evaluation draw them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .layers import checkerboard, opaque, to_pil
+from .pictures import write_layer
 
 CELL = 128
 GAP = 12
@@ -16,7 +18,7 @@ INK, PALE, PAPER = (32, 32, 36), (110, 110, 118), (250, 250, 248)
 
 
 class Sheet:
-    """A page that grows by one row per task.
+    """A page that grows by one row at a time.
 
     Args:
         title: at the top.
@@ -51,6 +53,10 @@ class Sheet:
                     page.paste(_cell(layer), (left, y))
         pixels = torch.frombuffer(bytearray(page.tobytes()), dtype=torch.uint8).view(page.height, page.width, 3)
         return opaque(pixels.permute(2, 0, 1).float() / 255)
+
+    def save(self, path: str | PathLike) -> None:
+        """Write the page as PNG, whole or not at all."""
+        write_layer(self.draw(), path)
 
 
 def _cell(layer: torch.Tensor) -> Image.Image:
