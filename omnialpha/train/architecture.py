@@ -14,8 +14,8 @@ from torch import nn
 
 from ..tasks import TASKS
 from ..text import edit_template, full_prompt
+from .config import Architecture
 
-VOCABULARY = 2048
 # Qwen2.5's special tokens that a prompt can hold, in Qwen's order; here they take the last ids.
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
@@ -23,11 +23,12 @@ SPECIAL = (
 )  # fmt: skip
 
 
-def build_tokenizer(names: Iterable[str]):
-    """A byte-level BPE of `VOCABULARY` tokens that knows the template, the instructions and the objects' names.
+def build_tokenizer(names: Iterable[str], vocabulary: int = 2048):
+    """A byte-level BPE that knows the template, the instructions and the captions.
 
     Args:
-        names: names of the objects that training may see.
+        names: captions that training may see.
+        vocabulary: tokens in all.
 
     Returns:
         transformers' Qwen2Tokenizer.
@@ -42,7 +43,7 @@ def build_tokenizer(names: Iterable[str]):
     for token in SPECIAL:
         corpus = [text.replace(token, " ") for text in corpus]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(SPECIAL), initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        vocab_size=vocabulary - len(SPECIAL), initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )  # fmt: skip
     backend = tokenizer.backend_tokenizer
@@ -77,23 +78,27 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def build_text_encoder(tokenizer):
-    """Qwen2.5-VL: 2 text layers of width 128, 2 vision layers of width 64. About 1 M parameters, random."""
+def build_text_encoder(tokenizer, sizes: Architecture = Architecture()):  # noqa: B008 - never changed
+    """Qwen2.5-VL at the given sizes, random."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
-    rope = {"rope_type": "default", "type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10000.0}
+    pairs = sizes.text_width // sizes.text_heads // 2  # rope turns pairs of values: shares for time, row and column
+    sections = [pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8]
+    rope = {"rope_type": "default", "type": "default", "mrope_section": sections, "rope_theta": 10000.0}
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": VOCABULARY, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096, "rms_norm_eps": 1e-6,
-            "rope_parameters": rope, "bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<|endoftext|>"],
+            "vocab_size": len(tokenizer), "hidden_size": sizes.text_width, "intermediate_size": 2 * sizes.text_width,
+            "num_hidden_layers": sizes.text_layers, "num_attention_heads": sizes.text_heads,
+            "num_key_value_heads": max(1, sizes.text_heads // 2), "max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-6, "rope_parameters": rope, "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={
-            "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "patch_size": 14,
-            "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "fullatt_block_indexes": [1],
-            "out_hidden_size": 128, "in_channels": 3,
+            "depth": sizes.vision_layers, "hidden_size": sizes.vision_width, "num_heads": 4, "patch_size": 14,
+            "intermediate_size": 2 * sizes.vision_width, "spatial_merge_size": 2, "temporal_patch_size": 2,
+            "window_size": 112, "fullatt_block_indexes": [sizes.vision_layers - 1],
+            "out_hidden_size": sizes.text_width, "in_channels": 3,
         },
         image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
@@ -102,16 +107,16 @@ def build_text_encoder(tokenizer):
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
-def build_transformer():
-    """Qwen-Image's transformer: 6 double-stream blocks, 4 heads of 32. About 3.7 M parameters.
+def build_transformer(sizes: Architecture = Architecture()):  # noqa: B008 - never changed
+    """Qwen-Image's transformer at the given sizes, random.
 
     Modulations and the output start at zero (adaLN-zero, Peebles & Xie 2023): every block begins as the identity.
     """
     from diffusers import QwenImageTransformer2DModel
 
     model = QwenImageTransformer2DModel(
-        patch_size=2, in_channels=64, out_channels=16, num_layers=6, attention_head_dim=32, num_attention_heads=4,
-        joint_attention_dim=128, axes_dims_rope=(8, 12, 12),
+        patch_size=2, in_channels=64, out_channels=16, num_layers=sizes.blocks, attention_head_dim=sizes.head_dim,
+        num_attention_heads=sizes.heads, joint_attention_dim=sizes.text_width, axes_dims_rope=tuple(sizes.rope_axes),
     )  # fmt: skip
     zero = [part[1] for block in model.transformer_blocks for part in (block.img_mod, block.txt_mod)]
     for linear in (*zero, model.norm_out.linear, model.proj_out):

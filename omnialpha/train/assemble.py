@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from ..settings import Settings
 from ..tasks import TASKS
@@ -48,27 +49,42 @@ def write_json(path: Path, data: dict) -> None:
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_vae(source: Path, out: Path) -> None:
-    """Copy a trained VAE's folder, weights as float16."""
+def write_vae(vae, out: Path) -> None:
+    """A VAE in diffusers layout, weights as float16."""
     out.mkdir(parents=True, exist_ok=True)
-    name = "diffusion_pytorch_model.safetensors"
-    half = {key: tensor.half() for key, tensor in load_file(source / name).items()}
-    save_file(half, out / name, metadata={"format": "pt"})
-    write_json(out / "config.json", json.loads((source / "config.json").read_text()))
+    vae.save_config(out)
+    _save(as_half(vae), out / "diffusion_pytorch_model.safetensors")
 
 
-def write_models(transformer, text_encoder, tokenizer, out: Path) -> None:
-    """Everything but the VAE, weights as float16, plus the small JSON files that make it a checkpoint."""
+def write_models(transformer, text_encoder, tokenizer, settings: Settings, out: Path, half: bool = True) -> None:
+    """Everything but the VAE, plus the small JSON files that make it a checkpoint; files are replaced one by one.
+
+    Args:
+        transformer, text_encoder, tokenizer: the models.
+        settings: what the checkpoint says about itself.
+        out: the folder.
+        half: weights as float16, for a small download; otherwise as they are.
+    """
+    stored = as_half if half else (lambda module: {k: v.detach().contiguous() for k, v in module.state_dict().items()})
     (out / "transformer").mkdir(parents=True, exist_ok=True)
     transformer.save_config(out / "transformer")
-    save_file(as_half(transformer), out / "transformer/diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
-    state = as_half(text_encoder)
+    _save(stored(transformer), out / "transformer/diffusion_pytorch_model.safetensors")
+    state = stored(text_encoder)
     state.pop("lm_head.weight", None)  # tied to the embedding, and never used: only hidden states are read
     (out / "text_encoder").mkdir(parents=True, exist_ok=True)
     text_encoder.config.save_pretrained(out / "text_encoder")
-    save_file(state, out / "text_encoder/model.safetensors", metadata={"format": "pt"})
+    _save(state, out / "text_encoder/model.safetensors")
     (out / "tokenizer").mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, out / "tokenizer")
     write_json(out / "scheduler/scheduler_config.json", SCHEDULER)
     write_json(out / "model_index.json", MODEL_INDEX)
-    write_json(out / "omnialpha.json", MICRO_SETTINGS.to_json())
+    write_json(out / "omnialpha.json", settings.to_json())
+
+
+def _save(state: dict, path: Path) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(state, part, metadata={"format": "pt"})
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -6,11 +6,16 @@ their pictures. The numbers are the same (a test compares the two).
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from ..text import START, full_prompt, unfold_pictures, user_start, vision_patches, vision_positions
 
@@ -83,3 +88,49 @@ class PromptEncoder:
             tokens = getattr(seen_tokens, "pooler_output", seen_tokens)  # transformers 4 gives the tensor itself
             parts.append(tokens.view(len(pictures), rows * columns, -1))
         return torch.cat(parts, dim=1).flatten(0, 1)
+
+
+class CachedPrompts:
+    """A frozen text encoder's embeddings, computed once and kept on disk: the encoder runs in the first epoch only.
+
+    Args:
+        encoder: what computes them.
+        folder: where they are kept, one safetensors file each.
+        most: how many stay in memory.
+    """
+
+    def __init__(self, encoder: PromptEncoder, folder: Path | str, most: int = 1024):
+        self.encoder, self.folder, self.most = encoder, Path(folder), most
+        self.memory: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, instructions: Sequence[str], seen: Sequence[torch.Tensor]):
+        """As `PromptEncoder.__call__`."""
+        rows = [self._one(text, [layer[i : i + 1] for layer in seen]) for i, text in enumerate(instructions)]
+        length = max(map(len, rows))
+        padded = torch.stack([F.pad(row, (0, 0, 0, length - len(row))) for row in rows])
+        real = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows]).bool()
+        return padded, None if real.all() else real
+
+    @torch.no_grad()
+    def _one(self, instruction: str, seen: Sequence[torch.Tensor]) -> torch.Tensor:
+        digest = hashlib.sha256(instruction.encode())
+        for layer in seen:
+            digest.update(str(tuple(layer.shape)).encode() + layer.numpy().tobytes())
+        key = digest.hexdigest()[:32]
+        if key not in self.memory:
+            self.memory[key] = self._from_disk(key, instruction, seen)
+            if len(self.memory) > self.most:
+                self.memory.popitem(last=False)
+        self.memory.move_to_end(key)
+        return self.memory[key]
+
+    def _from_disk(self, key: str, instruction: str, seen: Sequence[torch.Tensor]) -> torch.Tensor:
+        path = self.folder / f"{key}.safetensors"
+        if path.is_file():
+            return load_file(path)["embedding"]
+        embedding = self.encoder([instruction], seen)[0][0].detach().cpu().contiguous()
+        part = path.with_name(f".{key}.{os.getpid()}.tmp")
+        save_file({"embedding": embedding}, part)
+        os.replace(part, path)
+        return embedding

@@ -1,32 +1,27 @@
-"""Learning rates over a run that is bounded by time or by steps, and the groups of parameters they apply to."""
+"""Learning rates as functions of the step, and averaged weights."""
 
 from __future__ import annotations
 
-import time
+import math
 
 import torch
 
-
-class Budget:
-    """How far a run has come, by the clock: `done` grows from 0 to 1. Survives a resume through `spent`."""
-
-    def __init__(self, minutes: float, spent: float = 0.0):
-        self.seconds, self.start = minutes * 60, time.monotonic() - spent
-
-    @property
-    def spent(self) -> float:
-        """Seconds used so far."""
-        return time.monotonic() - self.start
-
-    @property
-    def done(self) -> float:
-        """Share of the budget used, 0 to 1."""
-        return min(1.0, self.spent / self.seconds)
+FLOOR = 0.01  # what the rate falls to, relative to its peak
 
 
-def warm_then_linear(step: int, done: float, warm_steps: int = 100, hold: float = 0.5, floor: float = 0.01) -> float:
-    """Factor on the learning rate: linear warm-up, constant until `hold` of the run, then linear down to `floor`."""
-    return min(1.0, (step + 1) / warm_steps) * max(floor, min(1.0, (1 - done) / (1 - hold)))
+def rate(step: int, steps: int, schedule: str = "constant", warm: int = 100, hold: float = 0.5) -> float:
+    """Factor on the learning rate at a step (from 0) of a run of `steps`.
+
+    It rises linearly over `warm` steps, then follows `schedule`: "constant"; "cosine" down to a hundredth; or "linear",
+    constant for `hold` of the run and down to a hundredth from there.
+    """
+    done = step / steps
+    fall = {
+        "constant": 1.0,
+        "cosine": FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * done)),
+        "linear": max(FLOOR, min(1.0, (1 - done) / (1 - hold))),
+    }[schedule]
+    return min(1.0, (step + 1) / max(1, warm)) * fall
 
 
 def set_rate(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
@@ -38,11 +33,17 @@ def set_rate(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
 
 
 class Average:
-    """Exponential moving average of named parameters; young averages forget faster."""
+    """Exponential moving average of named parameters; young averages forget faster.
+
+    Args:
+        named: (name, parameter) pairs; those that need no gradient are left out.
+        decay: of the average, once it is old.
+    """
 
     def __init__(self, named: list[tuple[str, torch.nn.Parameter]], decay: float):
-        self.named, self.decay, self.count = named, decay, 0
-        self.values = {name: param.detach().clone() for name, param in named}
+        self.named = [(name, param) for name, param in named if param.requires_grad]
+        self.decay, self.count = decay, 0
+        self.values = {name: param.detach().clone() for name, param in self.named}
 
     @torch.no_grad()
     def update(self) -> None:

@@ -1,105 +1,230 @@
-"""Train micro's transformer and text encoder jointly on all tasks by flow matching (paper section 3.3).
+"""Train the transformer jointly on all tasks by flow matching (paper section 3.3): `train transformer`.
 
-    python -m omnialpha.train.transformer --packages node_modules --vae runs/vae --latents runs/latents \\
-        --out runs/micro --minutes 90
+    torchrun --nproc-per-node 2 -m omnialpha train transformer configs/micro/transformer.yaml --out runs/micro
 
-On several cores, one process each is faster than one process with threads:
-
-    torchrun --nproc-per-node 2 -m omnialpha.train.transformer ...
-
-Every few minutes a complete checkpoint with averaged weights is written to `--out`; the library can use it at once.
+Built from nothing or from a checkpoint, every weight or a LoRA, alone or with the text encoder. Whatever is trained, the
+averaged weights are written as something the library and ComfyUI can use at once.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections import defaultdict, deque
+import dataclasses
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..checkpoint import load_tensors
-from ..data.objects import find_objects
+from ..checkpoint import find_checkpoint
+from ..config import to_dict
+from ..errors import OmniAlphaError
+from ..loading import load_text_encoder, load_tokenizer, load_transformer
 from ..rope import install_rope
-from ..sequence import pack
-from ..tasks import TASKS, Task
+from ..settings import Settings, read_settings
+from ..vae import load_vae, single_frame
+from .adapters import add_lora, write_lora
 from .architecture import build_text_encoder, build_tokenizer, build_transformer
-from .assemble import write_json, write_models, write_vae
-from .latents import Shards
+from .assemble import MICRO_SETTINGS, write_models, write_vae
+from .cache import vae_print
+from .config import TransformerConfig
+from .flow import draw_times, layer_loss, noise_generator, noisy_sequence
 from .muon import Muon
-from .prompts import PromptEncoder
-from .schedule import Average, Budget, set_rate, warm_then_linear
-
-# How often each task is drawn. Tasks of a family help each other; the unguided ones are hardest and come most often.
-WEIGHTS = {
-    "text_to_rgba": 40, "text_to_layers": 3,
-    "fg_to_full": 1.5, "bg_to_full": 1.5, "fg_to_bg": 1, "bg_to_fg": 1,
-    "matting_auto": 16, "matting_text": 6, "matting_trimap": 10, "matting_mask": 5, "matting_coarse_mask": 5,
-    "removal_auto": 6, "removal_text": 3, "removal_trimap": 3, "removal_mask": 5, "removal_coarse_mask": 3,
-    "decomposition_auto": 12, "decomposition_text": 4, "decomposition_trimap": 4, "decomposition_mask": 3,
-    "decomposition_coarse_mask": 3,
-}  # fmt: skip
-INSTRUCTION_DROPOUT = 0.05  # for classifier-free guidance: the empty negative prompt has to mean "any"
-CAPTION_RATE = 0.5  # how often a task that can do without text gets some
+from .plan import describe_plan
+from .prompts import CachedPrompts, PromptEncoder
+from .run import Run
+from .schedule import Average, rate, set_rate
+from .sheets import draw_sheet
+from .sources import Batch, CacheSource, ImageSource
 
 
-def instruction_for(task: Task, name: str, rng: np.random.Generator) -> str:
-    """What a sample is told: the task's wording with the object's name where it belongs, or nothing at all."""
-    if rng.random() < INSTRUCTION_DROPOUT:
-        return ""
-    wants_text = task.needs_text or (task.text == "optional" and rng.random() < CAPTION_RATE)
-    return task.fill(name if wants_text else "")
+@dataclass
+class Parts:
+    """The models of a run, and where what is not trained comes from."""
+
+    transformer: torch.nn.Module
+    text_encoder: torch.nn.Module
+    tokenizer: object
+    settings: Settings
+    checkpoint: Path | None
+
+    def trained(self) -> dict[str, torch.nn.Module]:
+        """Name -> module, for those with parameters that are trained."""
+        modules = {"transformer": self.transformer, "text_encoder": self.text_encoder.model}
+        return {name: module for name, module in modules.items() if any(p.requires_grad for p in module.parameters())}
 
 
-def draw_times(count: int) -> torch.Tensor:
-    """Noise levels t in (0, 1), denser near pure noise: few-step sampling lives there. [count]"""
-    u = torch.rand(count)
-    return 2 * u / (1 + u)
+def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> None:
+    """Run to the end, or go on with what a stopped run left in `out`.
+
+    Writes `out/checkpoint` (a complete checkpoint with averaged weights) or `out/lora.safetensors`, and what `run.Run`
+    writes.
+
+    Raises:
+        OmniAlphaError: anything a user can mend, before the first step where possible.
+    """
+    from accelerate import Accelerator
+
+    out = Path(out)
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(), mixed_precision="bf16" if config.precision == "bf16" else "no"
+    )
+    torch.manual_seed(config.seed)  # every process starts from the same weights
+    source, vae = open_source(config, accelerator)
+    parts = build_parts(config, source, accelerator.device)
+    sharded = accelerator.distributed_type.name == "FSDP"
+    if accelerator.is_main_process:
+        say(describe_plan(config, parts, accelerator))
+    if sharded:
+        if config.train_text_encoder or config.optimizer == "muon":
+            raise OmniAlphaError("Sharded training (FSDP) takes AdamW and leaves the text encoder alone.")
+        parts.transformer = accelerator.prepare(parts.transformer)
+    modules = parts.trained()
+    named = [(f"{key}.{name}", param) for key, module in modules.items() for name, param in module.named_parameters()]
+    named = [(name, param) for name, param in named if param.requires_grad]
+    params = [param for _, param in named]
+    optimizers = make_optimizers(named, config)
+    if sharded:
+        optimizers = {name: accelerator.prepare(item) for name, item in optimizers.items()}
+    average = Average(named, config.ema)
+    with accelerator.main_process_first():
+        run = Run(
+            out, to_dict(config), modules=modules, optimizers=optimizers, average=average, steps=config.steps,
+            save_every=config.save_every, log_every=config.log_every, main=accelerator.is_main_process,
+        )  # fmt: skip
+    encoder = PromptEncoder(parts.text_encoder, parts.tokenizer)
+    prompts = encoder if config.train_text_encoder else CachedPrompts(encoder, out / "text")
+    channels = torch.tensor(source.channels) if config.decoder_weighted and source.channels else None
+    for step in run.loop():
+        set_rate(list(optimizers.values()), rate(step, config.steps, config.schedule, config.warm, config.hold))
+        for group, batch in enumerate(source.batches(step, accelerator.process_index)):
+            generator = noise_generator(config.seed, step, accelerator.process_index, group)
+            # Fused attention has a slow bfloat16 backward pass on CPUs; at a hundred tokens plain products are faster.
+            slow = config.precision == "bf16" and accelerator.device.type == "cpu"
+            with accelerator.autocast(), sdpa_kernel(SDPBackend.MATH) if slow else nullcontext():
+                loss = batch_loss(parts.transformer, prompts, batch, config, generator, channels, accelerator.device)
+            accelerator.backward(loss / (config.groups * (config.batch if config.stream else 1)))
+            run.note("loss", float(loss.detach()))
+            run.note(f"loss/{batch.task}", run.pending["loss"][-1])
+        if not sharded:
+            average_gradients(accelerator, params)
+        norm = accelerator.clip_grad_norm_(params, config.clip)
+        for optimizer in optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        average.update()
+        run.log_means(norm=float(norm))
+        if run.due(config.save_every):
+            export(parts, config, average, vae, out, accelerator)
+        if config.sheet_data and run.due(config.sheet_every) and accelerator.is_main_process and not sharded:
+            average.swap()
+            run.sheet("tasks", draw_sheet(parts, vae, config, step + 1))
+            average.swap()
+    accelerator.end_training()
 
 
-def task_loss(transformer, prompts: PromptEncoder, task: Task, batch: dict, rng: np.random.Generator) -> torch.Tensor:
-    """Mean squared velocity error over the target layers; x_t = (1 - t) x_0 + t noise, v = noise - x_0."""
-    instructions = [instruction_for(task, name, rng) for name in batch["names"]]
-    context, mask = prompts(instructions, [batch[f"seen.{role}"] for role in task.inputs])
-    clean = torch.stack([batch[role] for role in task.targets], dim=2)  # [B, 16, m, h, w]
-    noise = torch.randn_like(clean)
-    t = draw_times(len(clean))
-    noisy = torch.lerp(clean, noise, t.view(-1, 1, 1, 1, 1))
-    tokens, shapes = pack(noisy, [batch[role] for role in task.inputs])
-    wanted, _ = pack(noise - clean, [])
+def batch_loss(
+    transformer, prompts, batch: Batch, config: TransformerConfig, generator: torch.Generator,
+    channels: torch.Tensor | None, device: torch.device,
+) -> torch.Tensor:  # fmt: skip
+    """The loss of one batch: noise it, ask the transformer for the velocity, compare layer by layer."""
+    t = draw_times(len(batch), config.times_of(batch.task), generator)
+    tokens, shapes, wanted = noisy_sequence(batch, t, generator)
+    context, mask = prompts(batch.instructions, batch.seen)
+    dtype = next(transformer.parameters()).dtype
     velocity = transformer(
-        hidden_states=tokens, encoder_hidden_states=context, encoder_hidden_states_mask=mask, timestep=t,
+        hidden_states=tokens.to(device, dtype), encoder_hidden_states=context.to(device, dtype),
+        encoder_hidden_states_mask=None if mask is None else mask.to(device), timestep=t.to(device, dtype),
         img_shapes=shapes, return_dict=False,
     )[0]  # fmt: skip
-    return (velocity[:, : wanted.shape[1]] - wanted).pow(2).mean()
+    return layer_loss(velocity, wanted, None if channels is None else channels.to(device))
 
 
-def make_optimizers(named: list[tuple[str, torch.nn.Parameter]], args: argparse.Namespace):
-    """Muon for the matrices inside blocks, AdamW for embeddings, modulations, norms, biases and the two ends."""
+def open_source(config: TransformerConfig, accelerator):
+    """(source of batches, the VAE that belongs to it). OmniAlphaError where the two do not fit."""
+    if config.stream:
+        vae = single_frame(load_vae(config.stream.vae)).requires_grad_(False)
+        return ImageSource(config, vae, accelerator.num_processes), vae
+    source = CacheSource(config)
+    vae = single_frame(load_vae(source.vae)).requires_grad_(False)
+    if vae_print(vae) != source.note["vae"]:
+        raise OmniAlphaError(
+            f"The latents in {config.cache} were made with another VAE than the one in {source.vae} now. Cache them anew."
+        )
+    return source, vae
+
+
+def build_parts(config: TransformerConfig, source, device: torch.device) -> Parts:
+    """The models: built from nothing, or loaded, with adapters where asked for; what is not trained is frozen."""
+    if config.build:
+        tokenizer = build_tokenizer(captions_of(source), config.build.vocabulary)
+        text_encoder = build_text_encoder(tokenizer, config.build)
+        transformer = install_rope(build_transformer(config.build), config.rope)
+        settings, folder = MICRO_SETTINGS, None
+        part = config.stream or _cached(source)
+        settings = dataclasses.replace(
+            settings, pixel_budget=part.pixel_budget, size_multiple=part.size_multiple,
+            tasks=tuple(task for task in settings.tasks if config.weights.get(task, 0) > 0),
+        )  # fmt: skip
+    else:
+        folder = find_checkpoint(config.checkpoint)
+        dtype = torch.bfloat16 if config.precision == "bf16" and device.type == "cuda" else torch.float32
+        tokenizer, text_encoder = load_tokenizer(folder), load_text_encoder(folder, dtype)
+        transformer, settings = load_transformer(folder, dtype, config.rope), read_settings(folder)
+    transformer.requires_grad_(config.lora is None)
+    text_encoder.requires_grad_(config.train_text_encoder)
+    if config.lora:
+        add_lora(transformer, config.lora)
+    if config.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    return Parts(transformer.to(device).train(), text_encoder.to(device), tokenizer, settings, folder)
+
+
+def _cached(source):
+    """The cache's own settings, as far as they matter here."""
+    from types import SimpleNamespace
+
+    return SimpleNamespace(**source.note["config"])
+
+
+def captions_of(source) -> list[str]:
+    """Every text that training may see, for the tokenizer."""
+    if isinstance(source, ImageSource):
+        found = {text for group in source.stream.by_task.values() for record in group
+                 for text in getattr(record, "captions", {}).values()}  # fmt: skip
+    else:
+        found = {text for _, words in source.shards for item in words
+                 for text in (item.values() if isinstance(item, dict) else [item]) if isinstance(text, str)}  # fmt: skip
+    return sorted(found)
+
+
+def make_optimizers(
+    named: list[tuple[str, torch.nn.Parameter]], config: TransformerConfig
+) -> dict[str, torch.optim.Optimizer]:
+    """AdamW; or Muon for the matrices inside blocks, and AdamW for embeddings, modulations, norms and the two ends."""
 
     def inner(name: str, param: torch.nn.Parameter) -> bool:
         block = "transformer_blocks" in name or ".layers." in name or ".blocks." in name
-        return param.ndim == 2 and block and "_mod" not in name
+        return config.optimizer == "muon" and param.ndim == 2 and block and "_mod" not in name
 
     matrices = [param for name, param in named if inner(name, param)]
     others = [param for name, param in named if not inner(name, param)]
-    precision = torch.bfloat16 if args.bf16 else torch.float32
-    return [
-        torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.95), weight_decay=0.0),
-        Muon(matrices, lr=args.muon_lr, precision=precision),
-    ]
+    decay = 0.0 if config.optimizer == "muon" else config.weight_decay
+    optimizers = {"adamw": torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.95), weight_decay=decay)}
+    if matrices:
+        precision = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        optimizers["muon"] = Muon(
+            matrices, lr=config.muon_lr, weight_decay=config.weight_decay, precision=precision
+        )  # fmt: skip
+    return optimizers
 
 
 @torch.no_grad()
 def average_gradients(accelerator, params: list[torch.nn.Parameter]) -> None:
     """Mean over processes, in one message. All processes draw the same tasks, so the same parameters have gradients.
 
-    DistributedDataParallel would need one module with one forward and a gradient for every parameter; the last block's
-    text branch never gets one.
+    DistributedDataParallel wants a gradient for every parameter at every backward pass. Tasks use different parts (no
+    picture, no vision tower), and the last block's text branch never gets one.
     """
     if accelerator.num_processes == 1:
         return
@@ -109,93 +234,17 @@ def average_gradients(accelerator, params: list[torch.nn.Parameter]) -> None:
         grad.copy_(part.view_as(grad))
 
 
-def train(args: argparse.Namespace) -> None:
-    """Run, log to `log.jsonl`, and keep a usable checkpoint in `out`."""
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="bf16" if args.bf16 else "no")
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)  # the same start everywhere
-    out = Path(args.out)
-    names = [entry.name for entry in find_objects(args.packages) if entry.split == "train"]
-    tokenizer = build_tokenizer(names)
-    text_encoder, transformer = build_text_encoder(tokenizer), install_rope(build_transformer())
-    if args.start_from:
-        for part, model in (("transformer", transformer), ("text_encoder", text_encoder)):
-            model.load_state_dict(load_tensors(Path(args.start_from) / part), strict=part == "transformer")
-    torch.manual_seed(args.seed + 1000 * (accelerator.process_index + 1))  # different noise
-    task_rng = np.random.default_rng(args.seed)
-    rng = np.random.default_rng([args.seed, accelerator.process_index])
-    prompts = PromptEncoder(text_encoder, tokenizer)
-    modules = {"transformer": transformer, "text_encoder": text_encoder.model}
-    named = [(f"{key}.{name}", param) for key, module in modules.items() for name, param in module.named_parameters()]
-    params = [param for _, param in named]
-    opts = make_optimizers(named, args)
-    average = Average(named, decay=0.998)
-    tasks, weights = [TASKS[task] for task in WEIGHTS], np.array(list(WEIGHTS.values()))
-    shards, losses = Shards(args.latents), defaultdict(lambda: deque(maxlen=100))
-    if accelerator.is_main_process:
-        write_vae(Path(args.vae), out / "vae")
-    budget, step, saved = Budget(args.minutes), 0, 0.0
-
-    def save() -> None:
+def export(parts: Parts, config: TransformerConfig, average: Average, vae, out: Path, accelerator) -> None:
+    """Write what has been trained, averaged: a LoRA, or a complete checkpoint."""
+    average.swap()
+    try:
+        if config.lora:
+            write_lora(parts.transformer, config.lora, out / "lora.safetensors", accelerator.is_main_process)
+        elif accelerator.is_main_process:
+            write_models(
+                parts.transformer, parts.text_encoder, parts.tokenizer, parts.settings, out / "checkpoint",
+                half=parts.checkpoint is None,
+            )  # fmt: skip
+            write_vae(vae, out / "checkpoint/vae")
+    finally:
         average.swap()
-        write_models(transformer, text_encoder, tokenizer, out)
-        average.swap()
-        write_json(out / "training.json", {**vars(args), "steps": step, "minutes_done": round(budget.spent / 60, 1)})
-
-    # The clocks of the processes differ a little; all have to stop at the same step.
-    while (done := float(accelerator.reduce(torch.tensor(budget.done), "mean"))) < 1:
-        set_rate(opts, warm_then_linear(step, done, hold=args.hold))
-        for task in task_rng.choice(tasks, args.tasks_per_step, p=weights / weights.sum()):
-            batch = shards.draw(len(task.inputs) + len(task.targets), args.batch, rng)
-            # Fused attention has a slow bfloat16 backward pass on CPUs; at a hundred tokens plain products are faster.
-            with accelerator.autocast(), sdpa_kernel(SDPBackend.MATH) if args.bf16 else nullcontext():
-                loss = task_loss(transformer, prompts, task, batch, rng)
-            (loss / args.tasks_per_step).backward()
-            losses[task.id].append(float(loss.detach()))
-        average_gradients(accelerator, params)
-        torch.nn.utils.clip_grad_norm_(params, 1.0)
-        for opt in opts:
-            opt.step()
-            opt.zero_grad(set_to_none=True)
-        step += 1
-        average.update()
-        if not accelerator.is_main_process:
-            continue
-        if step % args.log_every == 0:
-            record = {"step": step, "minute": round(budget.spent / 60, 2)}
-            record |= {task: round(float(np.mean(losses[task])), 4) for task in WEIGHTS if losses[task]}
-            with (out / "log.jsonl").open("a") as log:
-                log.write(json.dumps(record) + "\n")
-            print(json.dumps(record), flush=True)
-        if budget.spent - saved > 240:
-            saved = budget.spent
-            save()
-    if accelerator.is_main_process:
-        save()
-
-
-def main() -> None:
-    """Command line; see the module's text."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--packages", required=True, help="node_modules folder with the emoji packages")
-    parser.add_argument("--vae", required=True, help="the trained VAE")
-    parser.add_argument("--latents", required=True, help="folder of shards")
-    parser.add_argument("--out", required=True, help="folder for the checkpoint")
-    parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--batch", type=int, default=24, help="samples per task, step and process")
-    parser.add_argument("--tasks-per-step", type=int, default=2)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--muon-lr", type=float, default=0.02)
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast; on CPUs only with AVX-512 BF16")
-    parser.add_argument("--start-from", metavar="FOLDER", help="go on with the weights of this checkpoint")
-    parser.add_argument("--hold", type=float, default=0.5, help="share of the run before the rate starts to fall")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="per process")
-    parser.add_argument("--log-every", type=int, default=100)
-    train(parser.parse_args())
-
-
-if __name__ == "__main__":
-    main()

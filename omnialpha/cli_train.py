@@ -1,0 +1,99 @@
+"""`python -m omnialpha train cache | vae | transformer | plan`: from a data set to a checkpoint or a LoRA."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+TRAIN_HELP = """\
+Training in three steps: `vae` (only for an RGBA VAE of your own), `cache` (encode a data set once), `transformer`.
+Each reads a YAML file and writes into --out; the same command goes on where a stopped run was."""
+
+EXAMPLES = """\
+examples:
+  train cache configs/micro/cache.yaml --out runs/cache
+  train transformer configs/micro/transformer.yaml --out runs/micro
+  torchrun --nproc-per-node 2 -m omnialpha train transformer configs/micro/transformer.yaml --out runs/micro
+  accelerate launch --config_file configs/accelerate/ddp.yaml -m omnialpha train transformer CONFIG --out DIR
+Every key of a configuration can be given with --set; docs/training.md explains them."""
+
+
+def add_commands(commands) -> None:
+    """Register `train` below the main command's subparsers."""
+    raw = argparse.RawDescriptionHelpFormatter
+    train = commands.add_parser("train", help="train a VAE or a transformer", description=TRAIN_HELP, epilog=EXAMPLES,
+                                formatter_class=raw)  # fmt: skip
+    parts = train.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, function, words in (
+        ("cache", _cache, "encode a data set's pictures once"),
+        ("vae", _vae, "train an RGBA VAE"),
+        ("transformer", _transformer, "train the transformer, whole or as a LoRA"),
+    ):
+        parser = parts.add_parser(name, help=words, description=words.capitalize() + ".")
+        parser.add_argument("config", metavar="CONFIG", help="YAML file; see configs/")
+        parser.add_argument("--out", required=True, metavar="DIR", help="folder of the result, new or to go on with")
+        parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of CONFIG")
+        if name != "cache":
+            parser.add_argument("--threads", type=int, help="CPU threads of this process (default: torch's)")
+        parser.set_defaults(command=function)
+        if name == "cache":
+            parser.add_argument("--share", type=_share, default=(0, 1), metavar="K/N",
+                                help="make every N-th shard, from the K-th on: for several processes")  # fmt: skip
+    plan = parts.add_parser("plan", help="memory and arithmetic of a run at full size, without its weights")
+    plan.add_argument("config", metavar="CONFIG", help="YAML file of the run")
+    plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of CONFIG")
+    plan.set_defaults(command=_plan)
+
+
+def _share(text: str) -> tuple[int, int]:
+    k, _, n = text.partition("/")
+    if not (k.isdigit() and n.isdigit() and 0 <= int(k) < int(n)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; expected K/N with K below N, such as 0/2")
+    return int(k), int(n)
+
+
+def _cache(args) -> None:
+    from tqdm import tqdm
+
+    from .config import read_config
+    from .train.cache import write_cache
+    from .train.config import CacheConfig
+
+    config = read_config(CacheConfig, args.config, args.set)
+    with tqdm(unit="shard", file=sys.stderr) as bar:
+        for done, total in write_cache(config, args.out, share=args.share):
+            bar.total = total
+            bar.update(done - bar.n)
+
+
+def _vae(args) -> None:
+    from .config import read_config
+    from .train.config import VAEConfig
+    from .train.vae import train_vae
+
+    _use_threads(args.threads)
+    train_vae(read_config(VAEConfig, args.config, args.set), args.out)
+
+
+def _transformer(args) -> None:
+    from .config import read_config
+    from .train.config import TransformerConfig
+    from .train.transformer import train_transformer
+
+    _use_threads(args.threads)
+    train_transformer(read_config(TransformerConfig, args.config, args.set), args.out)
+
+
+def _plan(args) -> None:
+    from .config import read_config
+    from .train.config import TransformerConfig
+    from .train.plan import describe_full_size
+
+    print(describe_full_size(read_config(TransformerConfig, args.config, args.set)))
+
+
+def _use_threads(count: int | None) -> None:
+    if count:
+        import torch
+
+        torch.set_num_threads(count)
