@@ -7,7 +7,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick test-lowest lint fmt browser-tools workflows pictures inputs clean
+.PHONY: help setup demo test quick micro test-lowest lint fmt browser-tools workflows pictures inputs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -44,6 +44,17 @@ tools/node_modules/playwright-core/package.json: tools/package.json
 
 workflows: $(READY) ## export workflows/*.json to workflows/api through the real frontend
 	$(PY) tools/export_workflows.py
+
+micro: $(READY) ## retrain the built-in checkpoint from nothing, in runs/ (needs npm; hours on two cores)
+	npm install --prefix runs --no-package-lock --no-fund --no-audit --ignore-scripts @lobehub/fluent-emoji-3d unicode-emoji-json
+	$(PY) -m omnialpha data build configs/micro/triplets.yaml --packages runs/node_modules --out data/triplets
+	$(PY) -m omnialpha data build configs/micro/portraits.yaml --packages runs/node_modules --out data/portraits
+	$(PY) -m omnialpha data build configs/micro/test.yaml --packages runs/node_modules --out data/test
+	$(PY) -m omnialpha data filter data/triplets
+	$(PY) -m omnialpha train vae configs/micro/vae.yaml --out runs/vae-run
+	$(PY) -m omnialpha train cache configs/micro/cache.yaml --out runs/cache
+	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node 2 -m omnialpha train transformer configs/micro/transformer.yaml --out runs/micro --threads 1
+	@echo "The checkpoint is runs/micro/checkpoint; python -m omnialpha demo --checkpoint runs/micro/checkpoint"
 
 pictures: $(READY) ## remake the pictures of the README with the built-in checkpoint
 	$(PY) tools/make_pictures.py

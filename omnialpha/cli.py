@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from . import __version__
+from . import __version__, cli_data, cli_train
 from .errors import OmniAlphaError, OmniAlphaWarning
 from .tasks import FAMILIES, ROLES, TASKS
 
@@ -120,6 +120,9 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", metavar="DIR", default="out/demo", help="new folder for the results (%(default)s)")
     demo.add_argument("--checkpoint", metavar="PATH", default="micro", help="another checkpoint (default: micro)")
     demo.add_argument("--seed", type=int, default=0, help="another seed, other noise (%(default)s)")
+
+    for module in (cli_data, cli_train):
+        module.add_commands(commands)
     return parser
 
 

@@ -48,7 +48,7 @@ def add_commands(commands) -> None:
     check.add_argument("--soft-share", type=float, default=0.02, metavar="S",
                        help="least share of half-transparent pixels of a soft object (%(default)s)")  # fmt: skip
     check.add_argument("--duplicate-bits", type=int, default=0, metavar="N",
-                       help="composites whose 64-bit perceptual hashes differ in at most N bits are the same (%(default)s)")  # fmt: skip
+                       help="bits of 64 in which perceptual hashes of the same may differ (%(default)s)")  # fmt: skip
     check.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
     check.set_defaults(command=_filter)
 

@@ -90,7 +90,8 @@ def test_another_configuration_is_refused(own):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"split": "some"}, "train, test or all"), ({"size": 8}, "32 to 4096"), ({"chances": {"wings": 1.0}}, "effects among"),
+    ({"split": "some"}, "train, test or all"), ({"size": 8}, "32 to 4096"),
+    ({"chances": {"wings": 1.0}}, "effects among"),
     ({"scale": (0.9, 0.2)}, "two shares"),
 ])  # fmt: skip
 def test_bad_settings_teach(change, words):
@@ -102,7 +103,7 @@ def test_a_full_disk_says_how_to_go_on(tmp_path, monkeypatch):
     objects, backgrounds = make_materials(tmp_path / "materials")
     config = BuildConfig(objects=str(objects), backgrounds=str(backgrounds), split="all", count=4, size=64, grid=1)
     monkeypatch.setattr("PIL.Image.Image.save", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(OmniAlphaError, match="No space left.*Make room and run the same command again"):
+    with pytest.raises(OmniAlphaError, match=r"No space left.*Make room and run the same command again"):
         for _ in build(config, tmp_path / "out"):
             pass
 

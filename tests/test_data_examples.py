@@ -100,7 +100,8 @@ def test_supervised_lists_and_stacks(dataset, tmp_path):
 @pytest.mark.parametrize(("line", "reason"), [
     ("{broken", "broken JSON"), ([1, 2], "expected a JSON object"), ({"foreground": "x.png"}, 'no "id"'),
     ({"id": "a"}, 'no "foreground"'), ({"id": "a", "foreground": "nowhere.png"}, "missing picture"),
-    ({"id": "a", "foreground": "../../etc/passwd"}, "leads out of the data set"), ({"id": "a", "foreground": 3}, "path"),
+    ({"id": "a", "foreground": "../../etc/passwd"}, "leads out of the data set"),
+    ({"id": "a", "foreground": 3}, "path"),
     ({"id": "a", "output_images": []}, "nothing to learn"), ({"id": "a", "layers": ["x.png"]}, "two layers or more"),
     ({"id": "a", "input_images": "x", "output_images": ["y.png"]}, "list of paths"),
     ({"id": "000000-00", "foreground": "foreground/000000-0.png"}, "earlier line"),
@@ -116,7 +117,7 @@ def test_a_bad_line_is_a_problem_not_a_crash(dataset, tmp_path, line, reason):
 def test_nothing_usable_is_an_error(tmp_path):
     with pytest.raises(OmniAlphaError, match="does not exist"):
         read_records(tmp_path)
-    with pytest.raises(OmniAlphaError, match="no usable record.*line 1: broken JSON"):
+    with pytest.raises(OmniAlphaError, match=r"no usable record.*line 1: broken JSON"):
         read_records(write_lines(tmp_path / "list.jsonl", ["{"]))
 
 

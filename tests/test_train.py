@@ -1,20 +1,16 @@
-"""Training code: optimiser, initialisation, prompt batches, losses, and a run from data to a usable checkpoint."""
-
-import json
+"""Parts of training: optimisers, initialisation, schedules, averages, batches of prompts."""
 
 import numpy as np
 import pytest
 import torch
 
-from omnialpha.data.triplets import Composer, ObjectBank
 from omnialpha.pipeline import OmniAlphaPipeline
-from omnialpha.tasks import TASKS
 from omnialpha.text import condition_image, encode_prompt
-from omnialpha.train import latents, transformer, vae
 from omnialpha.train.mean_path import start_with_means
 from omnialpha.train.muon import Muon, orthogonalise
-from omnialpha.train.prompts import PromptEncoder
-from omnialpha.train.schedule import Average, set_rate, warm_then_linear
+from omnialpha.train.prompts import CachedPrompts, PromptEncoder
+from omnialpha.train.schedule import Average, rate, set_rate
+from omnialpha.train.vae import build_vae
 from omnialpha.vae import single_frame
 
 
@@ -44,10 +40,12 @@ def test_muon_fits_a_matrix_and_skips_what_has_no_gradient():
 
 
 def test_rate_warms_holds_and_falls():
-    assert warm_then_linear(0, 0.0) == 0.01
-    assert warm_then_linear(500, 0.3) == 1
-    assert warm_then_linear(500, 0.75) == 0.5
-    assert warm_then_linear(500, 1.0) == 0.01
+    assert rate(0, 1000, "linear", warm=100) == 0.01
+    assert rate(300, 1000, "linear", hold=0.5) == 1
+    assert rate(750, 1000, "linear", hold=0.5) == 0.5
+    assert rate(500, 1000, "cosine") == pytest.approx(0.505)
+    assert rate(999, 1000, "constant") == 1
+    assert rate(999, 1000, "linear") == rate(5000, 1000, "linear") == 0.01
 
 
 def test_average_swaps_back_and_forth():
@@ -64,7 +62,7 @@ def test_average_swaps_back_and_forth():
 
 def test_start_with_means_carries_colour_and_alpha():
     torch.manual_seed(0)
-    model = single_frame(start_with_means(vae.build_vae()))
+    model = single_frame(start_with_means(build_vae()))
     coarse = torch.rand(8, 4, 8, 8) * 2 - 1
     picture = torch.nn.functional.interpolate(coarse, size=(64, 64), mode="bilinear")
     with torch.no_grad():
@@ -73,22 +71,6 @@ def test_start_with_means_carries_colour_and_alpha():
     for channel in range(4):
         pair = torch.stack([latent[:, channel].flatten(), means[:, channel].flatten()])
         assert torch.corrcoef(pair)[0, 1] > 0.9
-
-
-def test_kl_is_zero_for_a_standard_normal():
-    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-
-    assert float(vae.kl_divergence(DiagonalGaussianDistribution(torch.zeros(1, 8, 1, 2, 2)))) == 0
-
-
-def test_perfect_reconstruction_costs_nothing():
-    picture = torch.rand(2, 4, 16, 16)
-    assert float(vae.reconstruction_loss(picture, picture)) == 0
-    hidden = picture.clone()
-    hidden[:, 3] = 0
-    other = hidden.clone()
-    other[:, :3] = 1 - other[:, :3]
-    assert float(vae.reconstruction_loss(hidden, other)) < 1e-6, "colour under alpha 0 must not matter"
 
 
 @pytest.mark.parametrize("pictures", [0, 1, 2])
@@ -105,54 +87,15 @@ def test_prompt_batches_equal_single_prompts(micro, pictures):
         assert (batch[row, : len(single)] - single).abs().max() < 2e-5
 
 
-@pytest.fixture(scope="module")
-def shards(micro, tmp_path_factory):
-    """One small shard for each number of layers, written and read back."""
-    folder = tmp_path_factory.mktemp("shards")
-    rng = np.random.default_rng(0)
-    bank = ObjectBank(rng.integers(0, 255, (2, 128, 128, 4), dtype=np.uint8), ["a cat", "a small dog"])
-    composer = Composer(bank, "train", 0)
-    for layers in latents.MIX:
-        size = latents.layer_sizes(layers)[0]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(latents, "GRIDS_PER_SHARD", 1)
-            patch.setattr(latents, "GRID", 2)
-            arrays, names = latents.compose_shard(composer, size, guides=layers > 2)
-        metadata = {"layers": str(layers), "names": json.dumps(names)}
-        latents.save_file(latents.encode_shard(micro.vae, arrays), folder / f"{layers}.safetensors", metadata=metadata)
-    return latents.Shards(folder)
-
-
-def test_layer_sizes_share_the_budget():
-    assert [latents.layer_sizes(layers)[0][0] for layers in (1, 2, 3, 4)] == [128, 96, 80, 64]
-
-
-def test_shards_pair_objects_with_their_composites(micro, shards):
-    tensors, _ = shards.by_layers[2][0]
-    batch = shards.draw(2, 8, np.random.default_rng(0))
-    for row in range(8):
-        place = {
-            role: (batch[role][row] == tensors[role].float()).flatten(1).all(1) for role in ("foreground", "composite")
-        }
-        assert place["foreground"][tensors["pairs"][place["composite"], 0]].any()
-
-
-@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_every_task_has_a_loss(micro, shards, task):
-    torch.manual_seed(0)
-    prompts = PromptEncoder(micro.text_encoder, micro.tokenizer)
-    batch = shards.draw(len(task.inputs) + len(task.targets), 2, np.random.default_rng(0))
+def test_a_frozen_encoder_is_asked_once(micro, tmp_path):
+    encoder = PromptEncoder(micro.text_encoder, micro.tokenizer)
+    seen = [torch.from_numpy(np.stack([np.asarray(condition_image(torch.rand(4, 64, 64)))] * 2))]
+    words = ["cut out a dog", "x"]
     with torch.no_grad():
-        loss = transformer.task_loss(micro.transformer, prompts, task, batch, np.random.default_rng(0))
-    assert 0 < float(loss) < 20
-
-
-def test_weights_cover_all_tasks():
-    assert set(transformer.WEIGHTS) == set(TASKS)
-    assert transformer.draw_times(1000).min() > 0 and transformer.draw_times(1000).max() < 1
-
-
-def test_instruction_dropout_and_captions():
-    rng = np.random.default_rng(0)
-    told = {transformer.instruction_for(TASKS["fg_to_bg"], "a cat", rng) for _ in range(200)}
-    assert told == {"", "Draw a background for the object.", "Draw a background for the object. a cat"}
+        wanted, real = encoder(words, seen)
+    first, mask = CachedPrompts(encoder, tmp_path)(words, seen)
+    assert torch.equal(mask, real)
+    assert (first - wanted)[real].abs().max() < 2e-5
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    second, _ = CachedPrompts(None, tmp_path)(words, seen)
+    assert torch.equal(first, second), "read from disk, no encoder needed"

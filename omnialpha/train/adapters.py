@@ -1,4 +1,4 @@
-"""LoRA through peft: adapters on the transformer, and a file that our pipeline and ComfyUI's LoraLoaderModelOnly read."""
+"""LoRA through peft: adapters on the transformer, and a file that our pipeline and ComfyUI read."""
 
 from __future__ import annotations
 

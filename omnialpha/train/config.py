@@ -272,7 +272,7 @@ class VAEConfig:
             "reference_kl": 1e-4,
             "perceptual": 0.5,
             "adversarial": 0.5,
-        }  # fmt: skip
+        }
     )
     perceptual: str | None = None
     discriminator_start: int = 5000

@@ -166,8 +166,8 @@ def describe_full_size(config: TransformerConfig) -> str:
     for lora in (config.lora or LoraConfig(), None):
         for checkpointing in (True, False):
             own = dataclasses.replace(
-                config, lora=lora, gradient_checkpointing=checkpointing, precision="bf16", checkpoint="public", build=None,
-                train_text_encoder=False, optimizer="adamw",
+                config, lora=lora, gradient_checkpointing=checkpointing, precision="bf16", checkpoint="public",
+                build=None, train_text_encoder=False, optimizer="adamw",
             )  # fmt: skip
             plan = make_plan(shapes, width, FULL_SIZE["num_layers"], own, pixels=1024**2, weight_bytes=2)
             kind = f"LoRA of rank {lora.rank}" if lora else "Full training"

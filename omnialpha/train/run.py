@@ -22,8 +22,8 @@ FREE = ("save_every", "log_every", "sheet_every", "sheet_data")  # settings that
 class Run:
     """A run in a folder: `config.json`, `log.jsonl`, TensorBoard's `events`, `sheets`, and `state`.
 
-    The same command with the same configuration goes on where the folder's last state is; with another configuration it
-    is refused. What a step does must depend on its number and the restored parts alone; then a run that was killed gives
+    The same command with the same configuration goes on where the folder's last state is; with another one it is
+    refused. What a step does must depend on its number and the restored parts alone; then a run that was killed gives
     the same losses as one that was not.
 
     Args:
@@ -54,7 +54,7 @@ class Run:
         self._restore()
 
     def loop(self) -> Iterator[int]:
-        """Yields the number of each step to do, from the restored one on; saves when due, when told to stop, and last."""
+        """Yields the number of each step to do; saves when due, when told to stop, and at the end."""
         from tqdm import tqdm
 
         handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -83,7 +83,7 @@ class Run:
         self.pending.setdefault(name, []).append(value)
 
     def log_means(self, **values: float) -> None:
-        """`log` the mean of every value noted since the last time, and `values`; does nothing on steps that are not due."""
+        """Where it is due, `log` the mean of every value noted since the last time, and `values`."""
         if self.due(self.log_every):
             means = {name: sum(noted) / len(noted) for name, noted in sorted(self.pending.items())}
             self.pending = {}
@@ -185,8 +185,8 @@ def claim(out: Path, config: dict, main: bool = True) -> None:
         if different:
             key = different[0]
             raise OmniAlphaError(
-                f"{out} holds a run with {key} = {found.get(key)!r}, not {config.get(key)!r}. Give the same configuration "
-                "to go on with it, or another --out."
+                f"{out} holds a run with {key} = {found.get(key)!r}, not {config.get(key)!r}. Give the same "
+                "configuration to go on with it, or another --out."
             )
     elif main:
         try:

@@ -177,7 +177,7 @@ def _read_shard(path: Path) -> tuple[dict[str, torch.Tensor], list[str], list]:
         return tensors, json.loads(note["tasks"]), json.loads(note["words"])
     except Exception as error:  # safetensors has error classes of its own
         raise OmniAlphaError(
-            f"The shard {path} cannot be read: {error}. Remove it and run `train cache` again: it makes what is missing."
+            f"The shard {path} cannot be read: {error}. Remove it and run `train cache` again, which makes it anew."
         ) from error
 
 

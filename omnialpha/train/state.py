@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from ..errors import OmniAlphaError
 
@@ -16,36 +18,55 @@ KEEP = 2  # newest states on disk: should the last one be damaged, there is one 
 NOTE = "state.json"  # written last; a folder without it does not count
 
 
-def save_state(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], note: dict) -> Path:
+class DiskError(OmniAlphaError):
+    """Nothing more can be written."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """A safetensors file, whole or not at all. Raises DiskError."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, part, metadata=metadata)
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
+        raise DiskError(
+            f"{path} cannot be written: {error}. Make room and run the same command again to go on."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) of a safetensors file, one in memory at a time."""
+    with safe_open(path, "pt") as file:
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            yield key, file.get_tensor(key)
+
+
+def save_state(folder: Path, step: int, tensors: Mapping[str, Mapping[str, torch.Tensor]], note: dict) -> Path:
     """Write `folder/step-########` with one safetensors file per entry of `tensors`; drop all but the newest two.
 
     Raises:
-        OmniAlphaError: it cannot be written; earlier states are intact.
+        DiskError: it cannot be written; earlier states are intact.
     """
-    final = folder / f"step-{step:08d}"
-    part = folder / f".step-{step:08d}.tmp"
+    final, part = folder / f"step-{step:08d}", folder / f".step-{step:08d}.tmp"
     try:
         shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
         for name, state in tensors.items():
-            state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-            save_file(state, part / f"{name}.safetensors")
+            write_tensors(part / f"{name}.safetensors", state)
         (part / NOTE).write_text(json.dumps({"step": step, **note}, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(part, final)
-    except (OSError, RuntimeError) as error:  # safetensors reports a full disk as one of its own errors
+    except (OSError, DiskError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise OmniAlphaError(
-            f"The state at step {step} cannot be written to {folder}: {error}. Make room and run the same command again: "
-            f"it goes on from {'step ' + str(old[-1][0]) if (old := states(folder)) else 'the start'}."
+        old = states(folder)
+        raise DiskError(
+            f"The state at step {step} cannot be written: {error} It goes on from "
+            f"{f'step {old[-1][0]}' if old else 'the start'}."
         ) from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        shutil.rmtree(part, ignore_errors=True)
-        raise OmniAlphaError(f"The state at step {step} cannot be written to {folder}: {error}.") from error
-    for _, old in states(folder)[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+    for _, path in states(folder)[:-KEEP]:
+        shutil.rmtree(path, ignore_errors=True)
     return final
 
 
@@ -55,8 +76,8 @@ def states(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(path.name.removeprefix("step-")), path) for path in found)
 
 
-def load_state(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict] | None:
-    """The newest state that can be read, as (tensors by entry, note); None where there is none at all.
+def find_state(folder: Path) -> tuple[dict[str, Path], dict] | None:
+    """The newest state that can be read, as (file by entry, note); None where there is none at all.
 
     Raises:
         OmniAlphaError: there are states, and not one of them can be read.
@@ -65,8 +86,11 @@ def load_state(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict] 
     for _, path in reversed(states(folder)):
         try:
             note = json.loads((path / NOTE).read_text(encoding="utf-8"))
-            return {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}, note
-        except Exception as error:  # safetensors has error classes of its own
+            files = {file.stem: file for file in sorted(path.glob("*.safetensors"))}
+            for file in files.values():  # a torn file's length does not fit its header
+                safe_open(file, "pt")
+            return files, note
+        except (OSError, ValueError, SafetensorError) as error:
             problem = f"{path}: {error}"
     if problem:
         raise OmniAlphaError(f"No saved state can be read ({problem}). Start anew with another --out.")
@@ -78,30 +102,46 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-@torch.no_grad()
-def fill(tensor: torch.Tensor, value: torch.Tensor) -> None:
-    """Copy a whole value into a tensor that may be spread over processes."""
+def gathered(tensors: Mapping[str, torch.Tensor], main: bool = True) -> dict[str, torch.Tensor]:
+    """Whole tensors on the CPU, for the process that writes; nothing for the others, who have to call it too."""
+    result = {}
+    for name, tensor in tensors.items():  # one at a time: a spread model may fit no single device
+        value = whole(tensor.detach())
+        if main:
+            result[name] = value.cpu()
+    return result
+
+
+def like(value: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """A whole value on the device of `tensor`, and spread over processes as it is."""
     if hasattr(tensor, "full_tensor"):
         from torch.distributed.tensor import distribute_tensor
 
-        value = distribute_tensor(value.to(tensor.device), tensor.device_mesh, tensor.placements)
-    tensor.copy_(value)
+        return distribute_tensor(value.to(tensor.device), tensor.device_mesh, tensor.placements)
+    return value.to(tensor.device)
+
+
+@torch.no_grad()
+def fill(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    """Copy a whole value into a tensor that may be spread over processes."""
+    tensor.copy_(like(value, tensor))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """An optimiser's state as flat tensors: "<parameter number>.<entry>"."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{index}.{key}": whole(value) if isinstance(value, torch.Tensor) else torch.tensor(value)
+        f"{index}.{key}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
         for index, entries in state.items() for key, value in entries.items()
     }  # fmt: skip
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """The reverse of `optimizer_tensors`."""
-    whole = optimizer.state_dict()
+def restore_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """The reverse of `optimizer_tensors`, from a file."""
+    params = [param for group in optimizer.param_groups for param in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
+    for name, value in read_tensors(path):
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+        param = params[int(index)]
+        state.setdefault(int(index), {})[key] = like(value, param) if value.shape == param.shape else value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

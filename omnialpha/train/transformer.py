@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 2 -m omnialpha train transformer configs/micro/transformer.yaml --out runs/micro
 
-Built from nothing or from a checkpoint, every weight or a LoRA, alone or with the text encoder. Whatever is trained, the
-averaged weights are written as something the library and ComfyUI can use at once.
+Built from nothing or from a checkpoint, every weight or a LoRA, alone or with the text encoder. Whatever is trained,
+the averaged weights are written as something the library and ComfyUI can use at once.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def open_source(config: TransformerConfig, accelerator):
     vae = single_frame(load_vae(source.vae)).requires_grad_(False)
     if vae_print(vae) != source.note["vae"]:
         raise OmniAlphaError(
-            f"The latents in {config.cache} were made with another VAE than the one in {source.vae} now. Cache them anew."
+            f"The latents in {config.cache} were made with another VAE than {source.vae} holds now. Cache them anew."
         )
     return source, vae
 
@@ -194,7 +194,8 @@ def captions_of(source) -> list[str]:
                  for text in getattr(record, "captions", {}).values()}  # fmt: skip
     else:
         found = {text for _, words in source.shards for item in words
-                 for text in (item.values() if isinstance(item, dict) else [item]) if isinstance(text, str)}  # fmt: skip
+                 for text in (item.values() if isinstance(item, dict) else [item])
+                 if isinstance(text, str)}  # fmt: skip
     return sorted(found)
 
 

@@ -1,198 +1,258 @@
-"""Train micro's RGBA VAE from nothing, on single pictures.
+"""Train the RGBA VAE (paper section 3.2.1): `train vae`.
 
-    python -m omnialpha.train.vae --packages node_modules --out runs/vae --minutes 12
-
-The loss compares composites over black, white and a random colour, and alpha itself, so that colour counts where it
-shows. Pixels under alpha 0 come in with random colours now and then: the latent must not depend on them.
+From an RGB VAE by opaque initialisation, from an RGBA one, or from nothing. What is minimised is a table of terms; the
+configuration gives each its weight.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from ..data.triplets import Composer, composite, load_bank, opaque
-from ..vae import single_frame
+from ..config import to_dict
+from ..data.records import Triplet
+from ..sheet import Sheet
+from ..vae import load_vae, single_frame
+from . import vae_losses as losses
+from .config import VAEConfig
+from .flow import noise_generator
 from .mean_path import start_with_means
 from .muon import Muon
-from .schedule import Average, Budget, set_rate, warm_then_linear
+from .run import Run
+from .schedule import Average, rate, set_rate
+from .vae_data import Pictures, blend_some, hide_some, random_colours
+from .vae_measure import measure_vae
 
-SIZES = ((64, 64), (64, 64), (96, 96))
-KL_WEIGHT = 3e-4
-CHROMA_WEIGHT = 1.0
+
+@dataclass
+class Step:
+    """What the loss terms may look at: the pictures, what came of them, and what judges it."""
+
+    truth: torch.Tensor
+    decoded: torch.Tensor
+    posterior: object
+    colour: torch.Tensor
+    reference: object | None = None
+    perceptual: losses.Perceptual | None = None
 
 
-def build_vae():
-    """Micro's VAE: ComfyUI's fixed shape (z 16, multipliers 1 2 4 4, 2 residual blocks) at base width 16."""
+def _reference_kl(step: Step) -> torch.Tensor:
+    """Only opaque pictures mean something to the RGB VAE."""
+    opaque = (step.truth[:, 3] == 1).all(-1).all(-1)
+    if step.reference is None or not opaque.any():
+        return step.truth.new_zeros(())
+    with torch.no_grad():
+        wanted = step.reference.encode((step.truth[opaque] * 2 - 1)[:, :, None]).latent_dist
+    own = step.posterior
+    part = type(own)(own.parameters[opaque])
+    return losses.reference_kl(part, wanted)
+
+
+def _perceptual(step: Step) -> torch.Tensor:
+    if step.perceptual is None:
+        return step.truth.new_zeros(())
+    return step.perceptual(step.decoded, step.truth, (step.colour, 1 - step.colour))
+
+
+TERMS: dict[str, Callable[[Step], torch.Tensor] | None] = {
+    "expected_composite": lambda step: losses.expected_composite(step.decoded, step.truth),
+    "composite_l1": lambda step: losses.composite_l1(step.decoded, step.truth, step.colour),
+    "chroma": lambda step: losses.chroma(step.decoded, step.truth, step.colour),
+    "kl": lambda step: losses.kl(step.posterior),
+    "reference_kl": _reference_kl,
+    "perceptual": _perceptual,
+    "adversarial": None,  # needs the others' sum first; see `_adversarial`
+}
+
+
+def build_vae(base_dim: int = 16, channels: int = 4):
+    """A VAE from nothing, in ComfyUI's fixed shape (z 16, multipliers 1 2 4 4, 2 residual blocks)."""
     from diffusers import AutoencoderKLQwenImage
 
     return AutoencoderKLQwenImage(
-        base_dim=16, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True],
-        input_channels=4, latents_mean=[0.0] * 16, latents_std=[1.0] * 16,
+        base_dim=base_dim, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True],
+        input_channels=channels, latents_mean=[0.0] * 16, latents_std=[1.0] * 16,
     )  # fmt: skip
 
 
-def draw_picture(composer: Composer, size: tuple[int, int]) -> np.ndarray:
-    """What the VAE will meet: objects, composites, backgrounds and guides. [h, w, 4] in [0, 1]."""
-    choice = composer.rng.random()
-    if choice < 0.25:
-        return opaque(composer.background(size))
-    foreground, _ = composer.foreground(size)
-    if choice < 0.70:
-        return foreground
-    if choice < 0.92:
-        return opaque(composite(foreground, composer.background(size)))
-    guides = list(composer.guides(foreground[..., 3]).values())
-    return opaque(guides[composer.rng.integers(len(guides))])
+def open_vae(config: VAEConfig):
+    """(the VAE to train, a frozen one with the RGB VAE's encoder or None)."""
+    if config.rgba:
+        return load_vae(config.rgba), None
+    if config.rgb:
+        # Until it is trained, an opaquely initialised encoder answers as the RGB one does, bit for bit.
+        reference = load_vae(config.rgb, opaque_init=True).requires_grad_(False)
+        return load_vae(config.rgb, opaque_init=True), reference if config.loss.get("reference_kl") else None
+    vae = build_vae(config.base_dim, config.channels)
+    return start_with_means(vae) if config.channels == 4 else vae, None
 
 
-def draw_batch(composer: Composer, size: tuple[int, int], count: int) -> torch.Tensor:
-    """[count, 4, h, w] in [0, 1]."""
-    return torch.from_numpy(np.stack([draw_picture(composer, size) for _ in range(count)])).float().permute(0, 3, 1, 2)
+def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
+    """Run to the end, or go on with what a stopped run left in `out`.
 
+    Writes `out/vae` (diffusers layout, averaged weights, latents_mean and latents_std measured), and what `run.Run`
+    writes.
 
-def to_input(pictures: torch.Tensor, hide: bool = True) -> torch.Tensor:
-    """[-1, 1] with a frame axis; three in ten pictures get a random colour under alpha 0."""
-    if hide:
-        colour = torch.rand(len(pictures), 3, 1, 1) * (torch.rand(len(pictures), 1, 1, 1) < 0.3)
-        rgb = torch.where(pictures[:, 3:] > 0, pictures[:, :3], colour)
-        pictures = torch.cat([rgb, pictures[:, 3:]], 1)
-    return (pictures * 2 - 1)[:, :, None]
+    Raises:
+        OmniAlphaError: anything a user can mend, before the first step where possible.
+    """
+    from accelerate import Accelerator
 
-
-def over_colour(pictures: torch.Tensor, colour: torch.Tensor | float) -> torch.Tensor:
-    """Composite over a colour, [n, 3, h, w]."""
-    return pictures[:, :3] * pictures[:, 3:] + (1 - pictures[:, 3:]) * colour
-
-
-def robust(error: torch.Tensor) -> torch.Tensor:
-    """L1 plus twice the square: sharp near zero, firm far away."""
-    return error.abs().mean() + 2 * error.pow(2).mean()
-
-
-def reconstruction_loss(pictures: torch.Tensor, decoded: torch.Tensor) -> torch.Tensor:
-    """Composites over three colours, their chroma, and alpha. Both arguments [n, 4, h, w] in [0, 1]."""
-    total = robust(decoded[:, 3:] - pictures[:, 3:])
-    for colour in (0.0, 1.0, torch.rand(len(pictures), 3, 1, 1)):
-        error = over_colour(decoded, colour) - over_colour(pictures, colour)
-        total = total + robust(error) / 3
-    chroma = error - error.mean(1, keepdim=True)
-    return total + CHROMA_WEIGHT * chroma.abs().mean()
-
-
-def kl_divergence(posterior) -> torch.Tensor:
-    """KL to N(0, 1), mean per latent value (diffusers' own sums over four axes; these posteriors have five)."""
-    return 0.5 * (posterior.mean.pow(2) + posterior.var - 1 - posterior.logvar).mean()
-
-
-def optimizers(vae, lr: float, muon_lr: float, only: str = "") -> list[torch.optim.Optimizer]:
-    """Muon for the inner convolutions, Adam for everything else that a single frame uses."""
-    named = [(name, param) for name, param in vae.named_parameters() if "time_conv" not in name and only in name]
-    outer = ("conv_in", "decoder.conv_out", "quant_conv", "norm")
-    inner = {name for name, param in named if param.ndim >= 4 and not any(part in name for part in outer)}
-    return [
-        torch.optim.Adam([param for name, param in named if name not in inner], lr=lr, betas=(0.9, 0.95)),
-        Muon([param for name, param in named if name in inner], lr=muon_lr, weight_decay=0.0),
-    ]
-
-
-@torch.no_grad()
-def measure(vae, bank, size: tuple[int, int], count: int = 64) -> dict[str, float]:
-    """Round trip on held-out pictures: PSNR over white for objects and composites, mean absolute alpha error."""
-    composer = Composer(bank, "test", seed=5)
-    objects = np.stack([composer.foreground(size)[0] for _ in range(count)])
-    scenes = np.stack([opaque(composite(item, composer.background(size))) for item in objects])
-    result = {}
-    for name, pictures in (("objects", objects), ("composites", scenes)):
-        pictures = torch.from_numpy(pictures).float().permute(0, 3, 1, 2)
-        decoded = torch.cat([round_trip(vae, part, sample=False)[0] for part in pictures.split(8)]).clamp(0, 1)
-        error = (over_colour(decoded, 1.0) - over_colour(pictures, 1.0)).pow(2).mean((1, 2, 3))
-        result[f"{name}_psnr"] = round(float((-10 * error.log10()).mean()), 2)
-        result[f"{name}_alpha_mae"] = round(float((decoded[:, 3] - pictures[:, 3]).abs().mean()), 4)
-    return result
-
-
-def round_trip(vae, pictures: torch.Tensor, sample: bool, hide: bool = False):
-    """(decoded [n, 4, h, w] in about [0, 1], posterior)."""
-    posterior = vae.encode(to_input(pictures, hide)).latent_dist
-    latent = posterior.sample() if sample else posterior.mode()
-    return (vae.decode(latent).sample[:, :, 0] + 1) / 2, posterior
-
-
-@torch.no_grad()
-def latent_statistics(vae, composer: Composer, batches: int = 30) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each latent channel over training pictures."""
-    latents = [vae.encode(to_input(draw_batch(composer, (64, 64), 16))).latent_dist.mode() for _ in range(batches)]
-    latents = torch.cat(latents)
-    return latents.mean((0, 2, 3, 4)).tolist(), latents.std((0, 2, 3, 4)).tolist()
-
-
-def train(args: argparse.Namespace) -> None:
-    """Run, log, and write `out` in diffusers layout with `training.json` beside it."""
-    torch.manual_seed(args.seed)
-    bank, held_out = load_bank(args.packages, "train"), load_bank(args.packages, "test")
-    composer = Composer(bank, "train", seed=args.seed + 1)
-    vae = single_frame(start_with_means(build_vae()))
-    if args.decoder_of:  # sharpen the decoder alone: latents, and all trained on them, stay valid
-        from ..vae import load_vae
-
-        vae = single_frame(load_vae(args.decoder_of))
+    out = Path(out)
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(), mixed_precision="bf16" if config.precision == "bf16" else "no"
+    )
+    torch.manual_seed(config.seed)
+    pictures = Pictures(config)
+    perceptual = losses.Perceptual(config.perceptual).to(accelerator.device) if config.perceptual else None
+    if config.loss.get("perceptual") and not perceptual:
+        say("No perceptual weights are given: the perceptual term is left out.")
+    vae, reference = open_vae(config)
+    vae = single_frame(vae).to(accelerator.device).train().requires_grad_(True)
+    if config.decoder_only:
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-    opts = optimizers(vae, args.lr, args.muon_lr, only="dec" if args.decoder_of else "")
-    trained = [param for opt in opts for group in opt.param_groups for param in group["params"]]
-    average = Average([(name, param) for name, param in vae.named_parameters() if param.requires_grad], decay=0.99)
-    budget, step, log = Budget(args.minutes), 0, []
-    print("start", measure(vae.eval(), held_out, (64, 64), 16), flush=True)
-    while (done := budget.done) < 1:
-        set_rate(opts, warm_then_linear(step, done, hold=0.3))
-        pictures = draw_batch(composer, SIZES[step % len(SIZES)], args.batch)
-        decoded, posterior = round_trip(vae, pictures, sample=True, hide=True)
-        loss = reconstruction_loss(pictures, decoded)
-        if not args.decoder_of:
-            loss = loss + KL_WEIGHT * kl_divergence(posterior)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        for opt in opts:
-            opt.step()
-            opt.zero_grad(set_to_none=True)
-        step += 1
-        log.append(float(loss.detach()))
-        if step % 2 == 0:
-            average.update()
-        if step % 100 == 0:
-            print(f"step {step} minute {budget.spent / 60:.1f} loss {np.mean(log[-100:]):.4f}", flush=True)
-    average.swap()
-    report = {f"{side} px": measure(vae, held_out, (side, side)) for side in (64, 96, 128)}
-    if not args.decoder_of:
-        mean, std = latent_statistics(vae, composer)
-        vae.register_to_config(latents_mean=mean, latents_std=std)
-    print(json.dumps(report), flush=True)
-    vae.save_pretrained(args.out)
-    record = {**vars(args), "steps": step, "held_out": report}
-    Path(args.out, "training.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
+    for name, param in vae.named_parameters():  # a single frame never meets these
+        if "time_conv" in name:
+            param.requires_grad_(False)
+    critic = losses.PatchDiscriminator().to(accelerator.device) if config.loss.get("adversarial") else None
+    optimizers = make_optimizers(vae, critic, config)
+    named = list(vae.named_parameters())
+    average = Average(named, config.ema)
+    with accelerator.main_process_first():
+        run = Run(
+            out, to_dict(config), modules={"vae": vae, **({"critic": critic} if critic else {})},
+            optimizers=optimizers, average=average, steps=config.steps, save_every=config.save_every,
+            log_every=config.log_every, main=accelerator.is_main_process,
+        )  # fmt: skip
+    params = [param for _, param in average.named]
+    judged = [optimizer for name, optimizer in optimizers.items() if name != "critic"]
+    for step in run.loop():
+        set_rate(list(optimizers.values()), rate(step, config.steps, config.schedule, config.warm, config.hold))
+        generator = noise_generator(config.seed, step, accelerator.process_index, 0)
+        truth = blend_some(pictures.batch(step, accelerator.process_index), config.blend, generator)
+        shown = hide_some(truth, config.hidden, generator).to(accelerator.device)
+        colour = random_colours(len(truth), generator).to(accelerator.device)
+        truth = truth.to(accelerator.device)
+        with accelerator.autocast():
+            decoded, posterior = round_trip(vae, shown, generator)
+            state = Step(truth, decoded.float(), posterior, colour, reference, perceptual)
+            total, parts = weighted_sum(state, config.loss)
+            if critic and step >= config.discriminator_start:
+                term = _adversarial(vae, critic, state, total)
+                total = total + config.loss["adversarial"] * term
+                parts["adversarial"] = float(term.detach())
+        accelerator.backward(total)
+        _update(accelerator, params, judged, config.clip)
+        if critic and step >= config.discriminator_start:
+            fake = critic.score(state.decoded.detach(), colour)
+            loss = losses.hinge_discriminator(critic.score(truth, colour), fake)
+            optimizers["critic"].zero_grad(set_to_none=True)
+            accelerator.backward(loss)
+            _update(accelerator, list(critic.parameters()), [optimizers["critic"]], config.clip)
+            parts["critic"] = float(loss.detach())
+        average.update()
+        run.note("loss", float(total.detach()))
+        for name, value in parts.items():
+            run.note(f"loss/{name}", value)
+        run.log_means()
+        if run.due(config.sheet_every) and accelerator.is_main_process:
+            average.swap()
+            run.sheet("round-trip", draw_round_trips(vae, pictures, step + 1))
+            average.swap()
+    if accelerator.is_main_process:
+        average.swap()
+        finish(vae.eval(), pictures, config, out, say)
+    accelerator.end_training()
 
 
-def main() -> None:
-    """Command line; see the module's text."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--packages", required=True, help="node_modules folder with the emoji packages")
-    parser.add_argument("--out", required=True, help="folder for the trained VAE (diffusers layout)")
-    parser.add_argument("--minutes", type=float, default=12)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--muon-lr", type=float, default=0.015)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--decoder-of", metavar="FOLDER", help="go on with this VAE's decoder, its encoder frozen")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    train(args)
+def round_trip(vae, pictures: torch.Tensor, generator: torch.Generator | None = None):
+    """(decoded [n, 4, h, w] in about [0, 1], posterior). With a generator the latent is sampled, else it is the mean.
+
+    A VAE for RGB gets the pictures as they are over black, and its answer counts as opaque.
+    """
+    channels = vae.encoder.conv_in.weight.shape[1]
+    shown = pictures if channels == 4 else losses.over_colour(pictures, 0.0)
+    posterior = vae.encode((shown * 2 - 1)[:, :, None]).latent_dist
+    latent = posterior.mode()
+    if generator is not None:
+        noise = torch.randn(latent.shape, generator=generator).to(latent)
+        latent = latent + posterior.std * noise
+    decoded = (vae.decode(latent).sample[:, :, 0] + 1) / 2
+    return decoded if channels == 4 else torch.cat([decoded, torch.ones_like(decoded[:, :1])], 1), posterior
 
 
-if __name__ == "__main__":
-    main()
+def weighted_sum(step: Step, weights: dict[str, float]) -> tuple[torch.Tensor, dict[str, float]]:
+    """All terms but the adversarial one: (their weighted sum, each as a number)."""
+    values = {name: TERMS[name](step) for name, weight in weights.items() if weight and TERMS[name]}
+    total = sum(weights[name] * value for name, value in values.items())
+    return total, {name: float(value.detach()) for name, value in values.items()}
+
+
+def _adversarial(vae, critic, step: Step, reconstruction: torch.Tensor) -> torch.Tensor:
+    """The generator's part of the hinge loss, brought to the size of the reconstruction's gradient."""
+    critic.requires_grad_(False)
+    term = -critic.score(step.decoded, step.colour).mean()
+    critic.requires_grad_(True)
+    last = vae.decoder.conv_out.weight
+    return losses.adaptive_weight(reconstruction, term, last) * term
+
+
+def _update(accelerator, params, optimizers, clip: float) -> None:
+    from .transformer import average_gradients
+
+    average_gradients(accelerator, params)
+    torch.nn.utils.clip_grad_norm_(params, clip)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def make_optimizers(vae, critic, config: VAEConfig) -> dict[str, torch.optim.Optimizer]:
+    """AdamW; or Muon for inner convolutions and AdamW for the rest; and AdamW for the discriminator."""
+    named = [(name, param) for name, param in vae.named_parameters() if param.requires_grad]
+    outer = ("conv_in", "decoder.conv_out", "quant_conv", "norm")
+    inner = {
+        name for name, param in named
+        if config.optimizer == "muon" and param.ndim >= 4 and not any(part in name for part in outer)
+    }  # fmt: skip
+    others = [param for name, param in named if name not in inner]
+    optimizers: dict = {"adamw": torch.optim.AdamW(others, lr=config.lr, betas=config.betas, weight_decay=0.0)}
+    if inner:
+        matrices = [param for name, param in named if name in inner]
+        optimizers["muon"] = Muon(matrices, lr=config.muon_lr, weight_decay=0.0)
+    if critic:
+        optimizers["critic"] = torch.optim.AdamW(critic.parameters(), lr=config.lr, betas=config.betas)
+    return optimizers
+
+
+@torch.no_grad()
+def finish(vae, pictures: Pictures, config: VAEConfig, out: Path, say) -> None:
+    """Measure the latents' statistics, write the VAE, and say how well it keeps pictures."""
+    if not config.decoder_only:
+        latents = [
+            round_trip(vae, pictures.batch(config.steps + index, 0).to(vae.device))[1].mode().transpose(0, 1).flatten(1)
+            for index in range(24)
+        ]
+        latents = torch.cat(latents, 1)  # [16, values]
+        vae.register_to_config(latents_mean=latents.mean(1).tolist(), latents_std=latents.std(1).tolist())
+    vae.save_pretrained(out / "vae")
+    report = measure_vae(vae, [r for r in pictures.records if isinstance(r, Triplet)], config.sizes[-1], limit=64)
+    (out / "measured.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    say("on pictures it was trained with: " + ", ".join(f"{name} {value:.4g}" for name, value in report.items()))
+
+
+@torch.no_grad()
+def draw_round_trips(vae, pictures: Pictures, step: int, count: int = 6) -> Sheet:
+    """Pictures, and what the VAE makes of them."""
+    sheet = Sheet(f"step {step}", ["picture", "round trip", "alpha error x 4"])
+    truth = pictures.batch(0, 0)[:count]
+    decoded = round_trip(vae, truth.to(vae.device))[0].clamp(0, 1).cpu()
+    for before, after in zip(truth, decoded):
+        error = ((after[3] - before[3]).abs() * 4).clamp(0, 1)
+        sheet.add("", [], [before, after, torch.stack([error, error, error, torch.ones_like(error)])])
+    return sheet
