@@ -15,7 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 COMFY = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server", "execution"}
 HEAVY = {"diffusers", "transformers", "peft", "accelerate", "skimage", "scipy"}
-IMPORT_NAME = {"pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml"}  # package -> what it is imported as, where the two differ
+# package -> what it is imported as, where the two differ
+IMPORT_NAME = {"pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml"}
 
 
 @lru_cache
@@ -121,7 +122,8 @@ def test_requirements_cover_what_is_imported():
     missing = {}
     for path in python_files("omnialpha"):
         training = TRAINING & set(path.relative_to(ROOT).parts)
-        known = names(base) | (names(more) | set(PART_OF.values()) if training else set()) | set(sys.stdlib_module_names)
+        known = names(base) | set(sys.stdlib_module_names)
+        known |= names(more) | set(PART_OF.values()) if training else set()
         for line, level, module in imports(path):
             if level == 0 and module.split(".")[0] not in known:
                 missing[show(path, line)] = module

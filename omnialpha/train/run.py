@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..errors import OmniAlphaError
 from .schedule import Average
-from .state import fill, load_state, optimizer_tensors, restore_optimizer, save_state, whole
+from .state import fill, find_state, gathered, optimizer_tensors, read_tensors, restore_optimizer, save_state
 
 FREE = ("save_every", "log_every", "sheet_every", "sheet_data")  # settings that change nothing about the result
 
@@ -127,36 +127,30 @@ class Run:
 
     def save(self) -> None:
         """Write the state. Every process has to call it, for what is spread over them; the main one writes."""
-        tensors = {
-            f"module.{name}": {key: whole(value) for key, value in trained(module).items()}
-            for name, module in self.modules.items()
-        }
-        tensors |= {f"optimizer.{name}": optimizer_tensors(item) for name, item in self.optimizers.items()}
+        parts = {f"module.{name}": trained(module) for name, module in self.modules.items()}
+        parts |= {f"optimizer.{name}": optimizer_tensors(item) for name, item in self.optimizers.items()}
         if self.average:
-            tensors["average"] = {key: whole(value) for key, value in self.average.values.items()}
-        if not self.main:
-            return
-        # An entry without tensors is no file.
-        tensors = {name: state for name, state in tensors.items() if state}
+            parts["average"] = self.average.values
+        tensors = {name: gathered(part, self.main) for name, part in parts.items() if part}
         note = {"average_count": self.average.count if self.average else 0, "pending": self.pending}
-        save_state(self.out / "state", self.step, tensors, note)
+        if self.main:
+            save_state(self.out / "state", self.step, tensors, note)
 
     def _restore(self) -> None:
-        found = load_state(self.out / "state")
+        found = find_state(self.out / "state")
         if not found:
             return
-        tensors, note = found
+        files, note = found
         self.step, self.pending = note["step"], note["pending"]
-        for name, module in self.modules.items():
-            own = trained(module)
-            for key, value in tensors.get(f"module.{name}", {}).items():
-                fill(own[key], value)
-        for name, optimizer in self.optimizers.items():
-            restore_optimizer(optimizer, tensors.get(f"optimizer.{name}", {}))
+        places = {f"module.{name}": trained(module) for name, module in self.modules.items()}
         if self.average:
-            self.average.count = note["average_count"]
-            for key, value in tensors["average"].items():
-                fill(self.average.values[key], value)
+            places["average"], self.average.count = self.average.values, note["average_count"]
+        for entry, tensors in places.items():
+            for key, value in read_tensors(files[entry]):
+                fill(tensors[key], value)
+        for name, optimizer in self.optimizers.items():
+            if f"optimizer.{name}" in files:  # one that has not stepped yet has no state
+                restore_optimizer(optimizer, files[f"optimizer.{name}"])
         if self.main:
             _forget_after(self.out / "log.jsonl", self.step)
 
