@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import make_triplets
 
-from omnialpha.data.augment import AUGMENTATIONS, augment
+from omnialpha.data.augment import AUGMENTATIONS, SCENE, SHOWN, augment, check_augmentations
 from omnialpha.data.compose import composite
 from omnialpha.data.examples import SizeRule, derive, read_rgba, tasks_of, to_layer
 from omnialpha.data.records import Stack, Supervised, read_records
@@ -34,11 +34,25 @@ def test_a_triplet_serves_all_tasks(records):
     assert tasks_of(records[0]) == tuple(TASKS)
 
 
+# What the method says of each family: layers in, layers out (F foreground, B background, C composite, T M R guides).
+TRUTH = {
+    "text_to_rgba": "-F", "text_to_layers": "-BF", "fg_to_full": "F-C", "bg_to_full": "B-C", "fg_to_bg": "F-B",
+    "bg_to_fg": "B-F",
+} | {
+    f"{family}_{kind}": f"C{guide}-{out}"
+    for family, out in (("matting", "F"), ("removal", "B"), ("decomposition", "BF"))
+    for kind, guide in (("auto", ""), ("text", ""), ("trimap", "T"), ("mask", "M"), ("coarse_mask", "R"))
+}  # fmt: skip
+LETTERS = {"F": "foreground", "B": "background", "C": "composite", "T": "trimap", "M": "mask", "R": "coarse_mask"}
+
+
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_each_task_is_derived_from_the_triplet(records, task):
     record = records[3]
     example = derive(record, task.id, np.random.default_rng(1))
-    for role, layer in [*zip(task.inputs, example.inputs), *zip(task.targets, example.targets)]:
+    given, asked = ([LETTERS[letter] for letter in side] for side in TRUTH[task.id].split("-"))
+    assert (len(given), len(asked)) == (len(example.inputs), len(example.targets)) and len(TRUTH) == len(TASKS) == 21
+    for role, layer in [*zip(given, example.inputs), *zip(asked, example.targets)]:
         assert layer.shape == (4, 64, 64) and layer.dtype == torch.float32
         if role in GUIDES:
             assert torch.equal(layer[0], layer[2]) and layer[3].min() == 1, "a guide is opaque grey"
@@ -78,7 +92,8 @@ def test_what_a_record_lacks_it_cannot_serve(tmp_path):
 
 
 def write_lines(path, lines):
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    text = [line if isinstance(line, (str, bytes)) else json.dumps(line) for line in lines]
+    path.write_bytes(b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in text))
     return path
 
 
@@ -103,7 +118,11 @@ def test_supervised_lists_and_stacks(dataset, tmp_path):
     ({"id": "a", "foreground": "../../etc/passwd"}, "leads out of the data set"),
     ({"id": "a", "foreground": 3}, "path"),
     ({"id": "a", "output_images": []}, "nothing to learn"), ({"id": "a", "layers": ["x.png"]}, "two layers or more"),
-    ({"id": "a", "input_images": "x", "output_images": ["y.png"]}, "list of paths"),
+    ({"id": "a", "input_images": "x", "output_images": ["y.png"]}, "has to be a list"),
+    ({"id": "a", "foreground": "foreground/000000-0.png", "tags": "soft"}, "has to be a list"),
+    ({"id": "a", "foreground": "foreground/000000-0.png", "captions": {"foreground": None}}, "has to be text"),
+    ({"id": "a", "foreground": "/etc/passwd"}, "leads out of the data set"), ("[" * 100_000, "nested too deeply"),
+    (b'{"id": "\xff"}', "not UTF-8"),
     ({"id": "000000-00", "foreground": "foreground/000000-0.png"}, "earlier line"),
 ])  # fmt: skip
 def test_a_bad_line_is_a_problem_not_a_crash(dataset, tmp_path, line, reason):
@@ -122,17 +141,40 @@ def test_nothing_usable_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmentations_keep_the_triplet_true(records, name):
-    for seed in range(6):
+def test_augmentations_keep_the_truth(records, name):
+    for seed in range(8):
         layers = {role: read_rgba(path) for role, path in records[seed].pictures.items()}
         before = {role: layer.copy() for role, layer in layers.items()}
-        changed = augment(layers, [name], np.random.default_rng(seed))
+        changed = augment(layers, [name], np.random.default_rng(seed), shown=["composite"])
         assert all(np.array_equal(layers[role], before[role]) for role in layers), "the originals are left alone"
         again = composite(changed["foreground"], changed["background"][..., :3])
         error = np.abs(again - changed["composite"][..., :3])
-        assert error.max() <= 0.5 / 255 + 1e-5 if name != "jpeg" else error.mean() < 0.05
-    with pytest.raises(OmniAlphaError, match="No augmentation is called 'spin'"):
+        assert error.max() <= 0.5 / 255 + 1e-5 if name in SCENE else error.mean() < 0.1
+        if name in SHOWN:
+            for answer in ("foreground", "background"):
+                assert np.array_equal(changed[answer], before[answer]), "answers are never damaged"
+
+
+def test_every_augmentation_does_something(records):
+    layers = {role: read_rgba(path) for role, path in records[0].pictures.items()}
+    for name in AUGMENTATIONS:
+        runs = [augment(layers, [name], np.random.default_rng(seed), shown=tuple(layers)) for seed in range(4)]
+        assert any(not np.array_equal(run[role], layers[role]) for run in runs for role in layers), name
+
+
+def test_hidden_colour_stays_hidden(records):
+    layers = {"foreground": read_rgba(records[0].pictures["foreground"])}
+    changed = augment(layers, ["hidden"], np.random.default_rng(0), shown=["foreground"])["foreground"]
+    seen = layers["foreground"][..., 3] > 0
+    assert np.array_equal(changed[seen], layers["foreground"][seen]) and (changed[~seen][:, :3] > 0).all()
+    assert np.array_equal(changed[..., 3], layers["foreground"][..., 3])
+
+
+def test_augmentations_are_checked_by_name():
+    with pytest.raises(OmniAlphaError, match=r"No augmentation is called 'spin'\. There are: flip"):
         augment({}, ["spin"], np.random.default_rng(0))
+    with pytest.raises(OmniAlphaError, match="No augmentation here is called 'jpeg'"):
+        check_augmentations(["jpeg"], SCENE)
 
 
 def fingerprint(example) -> tuple:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..errors import OmniAlphaError
+from ..pictures import read_layer
 from ..resizing import fit_size, resize
 from ..tasks import GUIDES, TASKS, Task, get_task
 from .augment import augment
@@ -110,8 +110,9 @@ def derive(
     row = get_task(task)
     needed = [role for role in ("foreground", "background", "composite") if role in record.pictures]
     wanted = {*row.inputs, *row.targets} | ({"foreground"} if row.guide_role else set())
-    layers = augment({role: read_rgba(record.pictures[role]) for role in needed if role in wanted}, augmentations, rng)
+    layers = {role: read_rgba(record.pictures[role]) for role in needed if role in wanted}
     _check_same_size(record, layers)
+    layers = augment(layers, augmentations, rng, shown=row.inputs)
     wants_text = row.needs_text or (row.text == "optional" and rng.random() < caption_rate)
     text = caption_of(record, row) if wants_text else ""
     if row.guide_role:
@@ -121,16 +122,12 @@ def derive(
 
 
 def read_rgba(path: Path) -> np.ndarray:
-    """A picture as straight float32 [h, w, 4] in [0, 1]; RGB becomes opaque.
+    """A picture as straight float32 [h, w, 4] in [0, 1]; RGB becomes opaque. See `pictures.read_layer`.
 
     Raises:
         OmniAlphaError: it cannot be read.
     """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGBA"), np.float32) / 255
-    except (OSError, ValueError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG
-        raise OmniAlphaError(f"{path} cannot be read as a picture: {error}") from error
+    return np.ascontiguousarray(read_layer(path).permute(1, 2, 0).numpy())
 
 
 def opaque(picture: np.ndarray) -> np.ndarray:

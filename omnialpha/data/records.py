@@ -11,6 +11,7 @@ pictures those lines name, and after filtering `rejected.jsonl`. What a line is,
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,12 +94,13 @@ class Reading:
         return [record for record in self.records if split in (None, record.split)]
 
 
-def read_records(path: Path | str, images: Path | str | None = None) -> Reading:
+def read_records(path: Path | str, images: Path | str | None = None, *, rejected: bool = False) -> Reading:
     """Read a data set folder or a JSONL file; whether its pictures exist is checked, their pixels are not read.
 
     Args:
-        path: a folder with `triplets.jsonl` (records in its `rejected.jsonl` are left out), or a JSONL file.
+        path: a folder with `triplets.jsonl`, or a JSONL file.
         images: folder that picture paths are relative to; by default the JSONL file's own.
+        rejected: whether a folder's records that its `rejected.jsonl` names are wanted too.
 
     Raises:
         OmniAlphaError: there is no such file, or not one line of it can be used.
@@ -108,14 +110,18 @@ def read_records(path: Path | str, images: Path | str | None = None) -> Reading:
     if not lines.is_file():
         raise OmniAlphaError(f"{lines} does not exist. Give a data set folder with triplets.jsonl, or a JSONL file.")
     root = Path(images) if images else lines.parent
-    rejected = _rejected(lines.parent) if path.is_dir() else set()
+    left_out = _rejected(lines.parent) if path.is_dir() and not rejected else set()
     records, problems, seen = [], [], set()
-    for number, data in _json_lines(lines):
+    known: dict[Path, bool] = {}  # pictures are shared: the disk is asked once for each
+    for number, data in json_lines(lines):
         try:
             record = parse_record(data, root)
             if record.id in seen:
                 raise ValueError(f"the id {record.id!r} stands on an earlier line already")
-            missing = [str(file) for file in record.files if not file.is_file()]
+            for file in record.files:
+                if file not in known:
+                    known[file] = file.is_file()
+            missing = [str(file) for file in record.files if not known[file]]
             if missing:
                 raise ValueError(f"missing picture: {', '.join(missing)}")
         except ValueError as error:
@@ -123,11 +129,12 @@ def read_records(path: Path | str, images: Path | str | None = None) -> Reading:
             problems.append(Problem(number, name, str(error)))
             continue
         seen.add(record.id)
-        if record.id not in rejected:
+        if record.id not in left_out:
             records.append(record)
     if not records:
-        first = f" The first problem, on line {problems[0].line}: {problems[0].reason}." if problems else ""
-        raise OmniAlphaError(f"{lines} holds no usable record.{first}")
+        why = f" The first problem, on line {problems[0].line}: {problems[0].reason}." if problems else ""
+        why += f" The filter rejected {len(left_out)}; {path / 'rejected.jsonl'} says why." if left_out else ""
+        raise OmniAlphaError(f"{lines} holds no usable record.{why}")
     return Reading(records, problems)
 
 
@@ -154,7 +161,7 @@ def parse_record(data: object, root: Path) -> Record:
         layers = _paths(data, "layers", root)
         if len(layers) < 2:
             raise ValueError('"layers" needs two layers or more, back to front')
-        texts = tuple(_text(text, "captions.layers") for text in captions.get("layers", ()))
+        texts = tuple(_text(text, "captions.layers") for text in _list(captions.get("layers", []), "captions.layers"))
         caption = _text(captions.get("composite", ""), "captions.composite")
         return Stack(layers=layers, composite=_path(data.get("composite"), "composite", root), captions=texts,
                      caption=caption, **common)  # fmt: skip
@@ -162,23 +169,30 @@ def parse_record(data: object, root: Path) -> Record:
     if "foreground" not in pictures:
         raise ValueError('no "foreground", "layers" or "output_images"')
     texts = {role: _text(text, f"captions.{role}") for role, text in captions.items()}
-    return Triplet(pictures=pictures, captions=texts, tags=tuple(map(str, data.get("tags", ()))), **common)
+    tags = tuple(_text(tag, "tags") for tag in _list(data.get("tags", []), "tags"))
+    return Triplet(pictures=pictures, captions=texts, tags=tags, **common)
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, object]]:
+def json_lines(path: Path) -> Iterator[tuple[int, object]]:
     """(line number from 1, value) of every line that is not empty; a ValueError stands in for a broken one."""
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    yield number, json.loads(line)
+                    yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
                 except json.JSONDecodeError as error:
                     yield number, ValueError(f"broken JSON: {error.msg} at column {error.colno}")
+                except UnicodeDecodeError as error:
+                    yield number, ValueError(f"broken text: byte {error.start} of the line is not UTF-8")
+                except RecursionError:
+                    yield number, ValueError("broken JSON: nested too deeply")
 
 
 def _rejected(folder: Path) -> set[str]:
+    """Ids that the filter rejected. Its lines about lines that cannot be read carry a number and name no record."""
     path = folder / "rejected.jsonl"
-    return {str(data["id"]) for _, data in _json_lines(path) if isinstance(data, dict)} if path.is_file() else set()
+    rows = [data for _, data in json_lines(path) if isinstance(data, dict)] if path.is_file() else []
+    return {str(row.get("id", "")) for row in rows if "line" not in row}
 
 
 def _text(value: object, key: str) -> str:
@@ -190,14 +204,17 @@ def _text(value: object, key: str) -> str:
 def _path(value: object, key: str, root: Path) -> Path:
     if not isinstance(value, str) or not value:
         raise ValueError(f'"{key}" has to be the path of a picture')
-    path = (root / value).resolve()
-    if not path.is_relative_to(root.resolve()):
+    # The words of the path alone: links below the root are the owner's business, and asking the disk is slow.
+    if os.path.isabs(value) or os.path.normpath(value).startswith(".."):
         raise ValueError(f'"{key}" leads out of the data set: {value}')
     return root / value
 
 
 def _paths(data: dict, key: str, root: Path) -> tuple[Path, ...]:
-    values = data.get(key, [])
-    if not isinstance(values, list):
-        raise ValueError(f'"{key}" has to be a list of paths')
-    return tuple(_path(value, key, root) for value in values)
+    return tuple(_path(value, key, root) for value in _list(data.get(key, []), key))
+
+
+def _list(value: object, key: str) -> list:
+    if not isinstance(value, list):
+        raise ValueError(f'"{key}" has to be a list, found {type(value).__name__}')
+    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..data.augment import check_augmentations
+from ..data.augment import SCENE, check_augmentations
 from ..errors import OmniAlphaError
 from ..rope import AXES
 from ..tasks import FAMILIES, TASKS
@@ -41,7 +41,7 @@ class CacheConfig:
             chunk of triplets, in proportion to `lengths`.
         lengths: layers in a sequence (inputs and targets) -> share of chunks, where `every_length` is False.
         chunk: records in a shard.
-        augmentations: names from `omnialpha.data.augment`, applied once, when encoding.
+        augmentations: names from `omnialpha.data.augment.SCENE`, applied once, when encoding.
         seed: of guides, augmentations and lengths.
     """
 
@@ -56,7 +56,7 @@ class CacheConfig:
     seed: int = 0
 
     def __post_init__(self):
-        check_augmentations(self.augmentations)
+        check_augmentations(self.augmentations, SCENE)  # a cached picture is shown to one task, the answer of another
         for part in self.data:
             check_tasks(part.tasks, "data.tasks")
 
