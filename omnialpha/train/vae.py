@@ -15,17 +15,20 @@ import torch
 
 from ..config import to_dict
 from ..data.records import Triplet
+from ..errors import OmniAlphaError
 from ..sheet import Sheet
 from ..vae import load_vae, single_frame
 from . import vae_losses as losses
 from .config import VAEConfig
 from .flow import noise_generator
-from .mean_path import start_with_means
+from .mean_path import CARRIED, start_with_means
 from .muon import Muon
 from .run import Run
 from .schedule import Average, rate, set_rate
 from .vae_data import Pictures, blend_some, hide_some, random_colours
 from .vae_measure import measure_vae
+
+NARROWEST = 2 * CARRIED + 4  # channels, both signs, a constant one, and a few to learn with
 
 
 @dataclass
@@ -87,6 +90,11 @@ def open_vae(config: VAEConfig):
         # Until it is trained, an opaquely initialised encoder answers as the RGB one does, bit for bit.
         reference = load_vae(config.rgb, opaque_init=True).requires_grad_(False)
         return load_vae(config.rgb, opaque_init=True), reference if config.loss.get("reference_kl") else None
+    if config.channels == CARRIED and config.base_dim < NARROWEST:
+        raise OmniAlphaError(
+            f"base_dim: expected {NARROWEST} or more, found {config.base_dim}. A VAE from nothing starts by "
+            "carrying the four channels with both signs."
+        )
     vae = build_vae(config.base_dim, config.channels)
     return start_with_means(vae) if config.channels == 4 else vae, None
 
