@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 
@@ -12,9 +13,10 @@ The same seed gives the same files, however many workers there are. A stopped bu
 
 BUILD_EXAMPLES = """\
 examples:
+  data build --objects my/cutouts --backgrounds my/photos --count 2000 --size 512 --out data/mine
   data build configs/micro/triplets.yaml --packages node_modules --out data/triplets
-  data build --set objects=my/cutouts --set backgrounds=my/photos --set count=2000 --out data/mine
 Every key of a configuration can be given with --set; docs/data.md explains them."""
+SHORTCUTS = ("objects", "backgrounds", "count", "size", "seed", "split")
 
 FILTER_HELP = """\
 Looks at every triplet and rejects, with a reason, what would teach something wrong: unreadable or missing pictures,
@@ -35,6 +37,12 @@ def add_commands(commands) -> None:
                              formatter_class=raw)  # fmt: skip
     build.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file; see configs/micro")
     build.add_argument("--out", required=True, metavar="DIR", help="folder of the data set")
+    build.add_argument("--objects", metavar="DIR", help="RGBA pictures, or a source: fluent-emoji, glyphs")
+    build.add_argument("--backgrounds", metavar="DIR", help="pictures, or a source: photographs, textures")
+    build.add_argument("--count", type=int, metavar="N", help="triplets to make")
+    build.add_argument("--size", type=int, metavar="PX", help="longer side of the pictures")
+    build.add_argument("--seed", type=int, metavar="S", help="another seed, another data set")
+    build.add_argument("--split", choices=("train", "test", "all"), help="which objects and backgrounds to use")
     build.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of CONFIG")
     build.add_argument("--packages", metavar="DIR", help="node_modules folder with the emoji packages")
     build.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
@@ -61,24 +69,26 @@ def add_commands(commands) -> None:
 
 
 def _build(args) -> None:
+    from pathlib import Path
+
     from tqdm import tqdm
 
-    from .config import from_dict, read_config
+    from .config import read_config
     from .data.build import BuildConfig, build
     from .errors import OmniAlphaError
 
-    if args.config:
-        config = read_config(BuildConfig, args.config, args.set)
-    else:
-        pairs = dict(item.partition("=")[::2] for item in args.set)
-        if "objects" not in pairs:
-            raise OmniAlphaError("Say what to build: a CONFIG file, or at least --set objects=FOLDER.")
-        whole = {key: int(value) if value.isdigit() else value for key, value in pairs.items()}
-        config = from_dict(BuildConfig, whole, "--set")
+    given = [f"{key}={json.dumps(value)}" for key in SHORTCUTS if (value := getattr(args, key)) is not None]
+    if not args.config and not any(pair.startswith("objects=") for pair in (*args.set, *given)):
+        raise OmniAlphaError("Say what to build: a CONFIG file, or at least --objects FOLDER.")
+    config = read_config(BuildConfig, args.config, [*args.set, *given])
     with tqdm(total=config.blocks, unit="block", file=sys.stderr) as bar:
         for done in build(config, args.out, workers=max(1, args.workers or 1), packages=args.packages):
             bar.update(done - bar.n)
     print(f"{config.blocks * config.grid**2} triplets in {args.out}")
+    problems = Path(args.out, "problems.jsonl")
+    if problems.is_file():
+        count = len(problems.read_text(encoding="utf-8").splitlines())
+        print(f"{count} pictures could not be used and were left out; {problems} names them")
 
 
 def _filter(args) -> None:

@@ -15,25 +15,25 @@ from .errors import OmniAlphaError
 T = TypeVar("T")
 
 
-def read_config(kind: type[T], path: Path | str, overrides: Sequence[str] = ()) -> T:
+def read_config(kind: type[T], path: Path | str | None, overrides: Sequence[str] = ()) -> T:
     """A configuration file as an instance of a dataclass.
 
     Args:
         kind: the dataclass; nested dataclasses are filled from nested mappings.
-        path: a YAML file.
+        path: a YAML file; None to start from nothing.
         overrides: "key=value" or "key.inner=value", the value in YAML's spelling.
 
     Raises:
         OmniAlphaError: unreadable, not a mapping, an unknown key (the nearest known one is named), a missing one, or a
             value of the wrong type.
     """
-    data = _load_yaml(path)
+    data = _load_yaml(path) if path else {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
             raise OmniAlphaError(f"--set {override!r} says nothing; expected key=value, such as steps=1000.")
         _place(data, key.strip().split("."), _parse(value, f"--set {override}"), override)
-    return from_dict(kind, data, str(path))
+    return from_dict(kind, data, str(path or "command line"))
 
 
 def from_dict(kind: type[T], data: Mapping[str, Any], where: str) -> T:

@@ -4,9 +4,18 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from omnialpha.data.backgrounds import PATTERNS, PHOTOS, crop_photo, draw_texture, smooth_noise
+from omnialpha.data.backgrounds import (
+    HELD_OUT,
+    ODD_PHOTOS,
+    PATTERNS,
+    PHOTOS,
+    crop_photo,
+    draw_texture,
+    load_photos,
+    smooth_noise,
+)  # fmt: skip
 from omnialpha.data.compose import CHANCES, EFFECTS, Composer, ObjectBank, composite
 from omnialpha.data.examples import opaque
 from omnialpha.data.guides import draw_coarse_mask, draw_mask, draw_trimap
@@ -67,7 +76,15 @@ def test_empty_object_is_refused(tmp_path):
 
 
 def test_every_photo_has_a_free_licence():
-    assert all(licence == "CC0" or licence.startswith("public domain") for licence in PHOTOS.values())
+    for photos in (PHOTOS, ODD_PHOTOS):
+        assert all(licence == "CC0" or licence.startswith("public domain") for _, licence in photos.values())
+    assert not set(PHOTOS) & set(ODD_PHOTOS) and set(HELD_OUT) < set(PHOTOS)
+
+
+@pytest.mark.parametrize("split", ["train", "test", "odd"])
+def test_photographs_ship_with_their_package(split):
+    sizes = {photo.caption: photo.image.size for photo in load_photos(split)}
+    assert sizes and all(min(size) >= 100 for size in sizes.values())
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 32)])
@@ -121,6 +138,16 @@ def test_composer_is_reproducible_and_consistent(composer):
     assert not np.array_equal(composer(4).foreground((64, 64)).pixels, layer)
 
 
+def test_tilting_cuts_nothing_off(tmp_path):
+    Image.new("RGBA", (64, 64), (9, 90, 200, 255)).save(tmp_path / "tile.png")
+    bank = ObjectBank([ObjectFile("a tile", "train", tmp_path / "tile.png")])
+    for seed in range(6):
+        layer = Composer(bank, np.random.default_rng(seed), {"tilt": 1.0}).foreground((128, 128)).pixels
+        seen = layer[..., 3] > 0.5
+        rows = seen.sum(1)[seen.any(1)]
+        assert rows[0] < rows.max() / 3, "a tilted square ends above in a corner, not in an edge"
+
+
 def test_upright_objects_keep_their_colour(composer):
     layer = composer(chances={}).foreground((64, 64)).pixels
     inside = layer[layer[..., 3] == 1][:, :3] * 255
@@ -157,8 +184,12 @@ def test_folder_objects_take_their_names_from_notes_or_files(tmp_path):
 def test_glyphs_are_objects_too():
     entries = glyph_objects()
     pixels = load_object(entries[0], 64)
-    assert len({entry.name for entry in entries}) == len(entries) > 40
+    assert len({entry.glyph for entry in entries}) == len(entries) > 90
+    assert {"letter A", "number 7", "umbrella"} <= {entry.name for entry in entries}
     assert 0.1 < (pixels[..., 3] > 128).mean() < 0.9
+    fonts = {path: ImageFont.truetype(str(path), 20) for path in {entry.path for entry in entries}}
+    shape = lambda path, glyph: bytes(fonts[path].getmask(glyph))  # noqa: E731
+    assert not [e.glyph for e in entries if shape(e.path, e.glyph) == shape(e.path, "\uffff")], "lacking in the font"
 
 
 def test_opaque():

@@ -18,6 +18,7 @@ from omnialpha.data.build import BuildConfig, build, read_build
 from omnialpha.data.compose import composite
 from omnialpha.data.examples import read_rgba
 from omnialpha.data.filter import Limits, filter_data
+from omnialpha.data.objects import folder_objects
 from omnialpha.data.records import read_records
 from omnialpha.errors import OmniAlphaError
 
@@ -184,11 +185,53 @@ def test_commands(tmp_path, capsys):
     assert main(["data", "show", str(tmp_path / "nowhere")]) == 2
 
 
-def test_an_object_that_cannot_be_read_is_named(tmp_path):
+def test_broken_pictures_are_named_and_left_out(tmp_path, capsys):
     objects, backgrounds = make_materials(tmp_path)
-    draw_object("a red disc").save(objects / "zz.png")
     (objects / "zz.png").write_bytes(b"not a picture")
-    config = BuildConfig(objects=str(objects), backgrounds=str(backgrounds), split="all", count=40, size=64, grid=4)
-    with pytest.raises(OmniAlphaError, match=r"zz\.png"):
-        for _ in build(config, tmp_path / "out"):
-            pass
+    draw_object("a red disc").convert("RGB").save(objects / "flat.png")
+    (backgrounds / "torn.jpg").write_bytes((backgrounds / "sky.jpg").read_bytes()[:300])
+    command = ["data", "build", "--objects", str(objects), "--backgrounds", str(backgrounds), "--split", "all"]
+    assert main([*command, "--count", "64", "--size", "64", "--workers", "1", "--out", str(tmp_path / "out")]) == 0
+    problems = (tmp_path / "out/problems.jsonl").read_text()
+    assert "zz.png cannot be read" in problems and "flat.png has no alpha" in problems and "torn.jpg" in problems
+    assert "3 pictures could not be used" in capsys.readouterr().out
+    assert len(read_records(tmp_path / "out").records) == 64
+    for name in ("a_red_disc.png", "a_blue_square.png", "a_green_star.png"):
+        (objects / name).write_bytes(b"not a picture either")
+    assert main([*command, "--count", "64", "--seed", "1", "--workers", "1", "--out", str(tmp_path / "none")]) == 2
+    assert "in a row cannot be used" in capsys.readouterr().err
+
+
+def test_captions_come_from_tables_notes_or_names(tmp_path):
+    objects, _ = make_materials(tmp_path)
+    (objects / "captions.csv").write_text("file,caption\na_red_disc.png,a red button\n")
+    (objects / "metadata.jsonl").write_text('{"file_name": "a_green_star.png", "text": "a star"}\n')
+    (objects / "a_blue_square.txt").write_text("\n a box, seen from above \nmore\n")
+    assert {entry.name for entry in folder_objects(objects)} == {"a red button", "a star", "a box, seen from above"}
+    (objects / "metadata.jsonl").write_text('{"file_name": "a_green_star.png"}\n')
+    with pytest.raises(OmniAlphaError, match=r'metadata\.jsonl, line 1: expected a "file" and a "caption"'):
+        folder_objects(objects)
+
+
+def test_familiar_names_have_to_exist(tmp_path):
+    objects, backgrounds = make_materials(tmp_path)
+    config = BuildConfig(str(objects), str(backgrounds), split="all", familiar=("a red disc", "a unicorn"))
+    with pytest.raises(OmniAlphaError, match="no object of the split 'all' is called 'a unicorn'"):
+        next(build(config, tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_killed_build(tmp_path):
+    objects, backgrounds = make_materials(tmp_path / "materials")
+    command = [sys.executable, "-m", "omnialpha", "data", "build", "--objects", str(objects), "--backgrounds",
+               str(backgrounds), "--split", "all", "--count", "100000", "--size", "64", "--workers", "2"]  # fmt: skip
+    out = tmp_path / "out"
+    started = subprocess.Popen([*command, "--out", str(out)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while started.poll() is None and len(list(out.glob("parts/*.jsonl"))) < 3:
+        time.sleep(0.05)
+    started.kill()
+    started.wait()
+    time.sleep(1)
+    before = len(list(out.glob("parts/*.jsonl")))
+    time.sleep(1)
+    assert before == len(list(out.glob("parts/*.jsonl")))

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from omnialpha.data.backgrounds import draw_background
-from omnialpha.data.build import load_materials
 from omnialpha.data.compose import Composer, composite
+from omnialpha.data.materials import load_materials
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 128

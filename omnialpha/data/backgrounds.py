@@ -1,58 +1,92 @@
 """Backgrounds: a folder's pictures, crops of freely licensed photographs, and procedural textures, with captions.
 
 The photographs come with scikit-image. Only those whose documentation (`skimage/data/_fetchers.py`) states CC0 or the
-public domain are used; two of them are kept for testing.
+public domain are used; two of them are kept for testing, and four of other kinds for testing far from home.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..errors import OmniAlphaError
-from .objects import split_by_hash
+from .captions import Captions
+from .objects import pick, split_by_hash
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif")
-PHOTOS = {  # name in skimage.data -> licence as documented there
-    "astronaut": "public domain (NASA)",
-    "brick": "CC0",
-    "camera": "CC0",
-    "chelsea": "CC0",
-    "coffee": "CC0",
-    "grass": "CC0",
-    "gravel": "CC0",
-    "hubble_deep_field": "public domain (NASA)",
-    "rocket": "public domain (SpaceX)",
+PHOTOS = {  # name in skimage.data -> what it shows, licence as documented there
+    "astronaut": ("an astronaut", "public domain (NASA)"),
+    "brick": ("a brick wall", "CC0"),
+    "camera": ("a photographer", "CC0"),
+    "chelsea": ("a cat", "CC0"),
+    "coffee": ("a cup of coffee", "CC0"),
+    "grass": ("grass", "CC0"),
+    "gravel": ("gravel", "CC0"),
+    "hubble_deep_field": ("a starry sky", "public domain (NASA)"),
+    "rocket": ("a rocket at night", "public domain (SpaceX)"),
 }
 HELD_OUT = ("coffee", "grass")
+ODD_PHOTOS = {
+    "cell": ("a cell under the microscope", "CC0"),
+    "clock": ("a clock", "public domain"),
+    "retina": ("a retina", "CC0"),
+    "text": ("handwriting", "public domain"),
+}
+KEEP = 32  # pictures in memory; each is at most about 3 MB
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A background picture in memory: RGB, and what it shows in words."""
+    """A background picture, decoded when first used: what it shows in words, and a file or a name in `skimage.data`."""
 
-    image: Image.Image
     caption: str
+    source: Path | str
+    side: int = 1024
+
+    @property
+    def image(self) -> Image.Image:
+        """RGB, a file's longer side at most `side` pixels. Raises OmniAlphaError where it cannot be read."""
+        return _decode(self.source, self.side)
+
+
+@lru_cache(KEEP)
+def _decode(source: Path | str, side: int) -> Image.Image:
+    if isinstance(source, str):
+        import skimage.data
+
+        return Image.fromarray(getattr(skimage.data, source)()).convert("RGB")
+    try:
+        with Image.open(source) as image:
+            image.draft("RGB", (side, side))
+            image = image.convert("RGB")
+    except Exception as error:  # PIL's readers raise about anything on damaged files
+        raise OmniAlphaError(f"{source} cannot be read as a picture: {error}") from error
+    image.thumbnail((side, side))  # crops of it are small; many at full size would fill the memory
+    return image
 
 
 def load_photos(split: str) -> list[Photo]:
-    """The photographs of a split ("train" or "test")."""
-    import skimage.data
-
-    chosen = [name for name in PHOTOS if (name in HELD_OUT) == (split == "test")]
-    return [
-        Photo(Image.fromarray(getattr(skimage.data, name)()).convert("RGB"), name.replace("_", " ")) for name in chosen
-    ]
+    """The photographs of a split ("train" or "test"), or the "odd" ones that belong to neither."""
+    if split == "odd":
+        return [Photo(caption, name) for name, (caption, _) in ODD_PHOTOS.items()]
+    held_out = split == "test"
+    return [Photo(caption, name) for name, (caption, _) in PHOTOS.items() if (name in HELD_OUT) == held_out]
 
 
-def folder_photos(folder: Path | str, split: str) -> list[Photo]:
+def folder_photos(folder: Path | str, split: str, size: int = 128) -> list[Photo]:
     """A folder's pictures that fall into a split by a hash of their name; all of them where there are under ten.
 
+    Args:
+        folder: the folder; subfolders count.
+        split: "train" or "test".
+        size: longer side of the pictures to be cut out of them.
+
     Raises:
-        OmniAlphaError: no such folder, no picture in it, or one that cannot be read.
+        OmniAlphaError: no such folder, no picture in it, or a caption that cannot be read.
     """
     root = Path(folder)
     paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES) if root.is_dir() else []
@@ -60,16 +94,8 @@ def folder_photos(folder: Path | str, split: str) -> list[Photo]:
         raise OmniAlphaError(f"{root} is no folder with pictures in it; looked for {', '.join(PICTURES)} files.")
     if len(paths) >= 10:
         paths = [path for path in paths if split_by_hash(path.relative_to(root).as_posix()) == split] or paths
-    photos = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                image = image.convert("RGB")
-        except OSError as error:
-            raise OmniAlphaError(f"{path} cannot be read as a picture: {error}") from error
-        image.thumbnail((1024, 1024))  # crops of it are small; many at full size would fill the memory
-        photos.append(Photo(image, path.stem.replace("-", " ").replace("_", " ").strip()))
-    return photos
+    captions = Captions(root)
+    return [Photo(captions.of(path), path, max(1024, 2 * size)) for path in paths]
 
 
 def crop_photo(photo: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -163,14 +189,16 @@ def draw_texture(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.nd
 
 
 def draw_background(
-    photos: list[Photo], size: tuple[int, int], rng: np.random.Generator, textures: float = 0.4
-) -> tuple[np.ndarray, str]:
+    photos: list[Photo], size: tuple[int, int], rng: np.random.Generator, textures: float = 0.4,
+    problems: set[str] | None = None,
+) -> tuple[np.ndarray, str]:  # fmt: skip
     """A texture, by the chance `textures` (or where there is no photograph), else a crop of a photograph.
 
     Returns:
-        (float32 [h, w, 3] in [0, 1], what it shows in words).
+        (float32 [h, w, 3] in [0, 1], what it shows in words). Photographs that cannot be read are noted in `problems`.
     """
     if not photos or rng.random() >= 1 - textures:
         return draw_texture(size, rng)
-    photo = photos[rng.integers(len(photos))]
-    return crop_photo(photo.image, size, rng), photo.caption
+    problems = set() if problems is None else problems
+    index, image = pick(rng, len(photos), lambda number: photos[number].image, problems)
+    return crop_photo(image, size, rng), photos[index].caption

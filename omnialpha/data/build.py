@@ -7,12 +7,11 @@ records are written last, so a block either counts or is made again.
 
 from __future__ import annotations
 
+import io
 import json
-import multiprocessing
-import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +19,15 @@ from PIL import Image
 
 from ..config import from_dict, to_dict
 from ..errors import OmniAlphaError
-from .backgrounds import PHOTOS, draw_background, folder_photos, load_photos
-from .compose import CHANCES, Composer, ObjectBank, composite
-from .objects import IMAGES, NAMES, find_objects, folder_objects, glyph_objects
+from .backgrounds import draw_background
+from .compose import CHANCES, Composer, composite
+from .materials import Materials, load_materials, sources_of
+from .parallel import spread, sweep, write_atomically
+from .records import json_lines
 
 FORMAT = {"format": "alphalayers", "version": 1}
-# What can stand where a folder of objects or backgrounds is expected -> what it is, and its licence.
-SOURCES = {
-    "fluent-emoji": (f"Microsoft Fluent Emoji 3D, npm packages {IMAGES} and {NAMES}", "MIT"),
-    "glyphs": ("letters and signs of DejaVu Sans Bold, as matplotlib ships it", "Bitstream Vera (free)"),
-    "photographs": (f"photographs in scikit-image: {', '.join(PHOTOS)}", "CC0 or public domain"),
-    "textures": ("drawn by omnialpha/data/backgrounds.py", "this repository's"),
-}
+FOLDERS = ("foreground", "background", "composite")
+PARTS = "parts"
 
 
 @dataclass
@@ -40,7 +36,7 @@ class BuildConfig:
 
     Attributes:
         objects: a folder of RGBA pictures, or "fluent-emoji", or "glyphs".
-        backgrounds: a folder of pictures, or "photographs", or "textures".
+        backgrounds: a folder of pictures, or "photographs", "odd-photographs" (in no other data set), or "textures".
         count: how many triplets (rounded up to whole blocks).
         seed: another seed, another data set.
         split: "train", "test", or "all": which objects and photographs to use.
@@ -88,29 +84,10 @@ class BuildConfig:
         return -(-self.count // self.grid**2)
 
 
-@dataclass(frozen=True)
-class Materials:
-    """Objects and background pictures in memory."""
-
-    bank: ObjectBank
-    photos: list
-
-
-@cache
-def load_materials(objects: str, backgrounds: str, split: str, packages: str | None) -> Materials:
-    """Find the objects and backgrounds of a split. Raises OmniAlphaError where there are none."""
-    finders = {"fluent-emoji": lambda: find_objects(packages or "node_modules"), "glyphs": glyph_objects}
-    entries = finders.get(objects, lambda: folder_objects(objects))()
-    chosen = [entry for entry in entries if split in ("all", entry.split)]
-    if not chosen:
-        raise OmniAlphaError(f"None of the {len(entries)} objects of {objects} is in the split {split!r}; try `all`.")
-    side = "test" if split == "test" else "train"
-    drawn = {"photographs": lambda: load_photos(side), "textures": list}
-    return Materials(ObjectBank(chosen), drawn.get(backgrounds, lambda: folder_photos(backgrounds, side))())
-
-
 def build(config: BuildConfig, out: Path | str, *, workers: int = 1, packages: str | None = None) -> Iterator[int]:
     """Make the data set, or what is missing of it; yields the number of finished blocks, finally all of them.
+
+    Objects and photographs that cannot be read are left out, and `problems.jsonl` names them.
 
     Args:
         config: what to build.
@@ -119,46 +96,49 @@ def build(config: BuildConfig, out: Path | str, *, workers: int = 1, packages: s
         packages: the `node_modules` folder, for "fluent-emoji".
 
     Raises:
-        OmniAlphaError: the folder holds another data set, materials are missing or broken, or the disk is full.
+        OmniAlphaError: the folder holds another data set, there are no materials or too many broken ones, or the disk
+            is full.
     """
     out = Path(out)
-    load_materials(config.objects, config.backgrounds, config.split, packages)  # fail before anything is written
+    materials = _materials(config, packages)  # fails before anything is written
+    _check_familiar(config, materials)
     _claim(out, config)
+    if (out / "triplets.jsonl").is_file():
+        shutil.rmtree(out / PARTS, ignore_errors=True)
+        yield config.blocks
+        return
     missing = [block for block in range(config.blocks) if not _part(out, block).is_file()]
     done = config.blocks - len(missing)
     yield done
-    jobs = [(config, out, block, packages) for block in missing]
     try:
-        if workers > 1 and len(jobs) > 1:
-            # spawn: forking a process in which torch runs threads can hang
-            with multiprocessing.get_context("spawn").Pool(workers) as pool:
-                for _ in pool.imap_unordered(_build_block, jobs, chunksize=4):
-                    done += 1
-                    yield done
-        else:
-            for job in jobs:
-                _build_block(job)
-                done += 1
-                yield done
+        for folder in (PARTS, *(FOLDERS[:1] if config.portraits else FOLDERS)):
+            (out / folder).mkdir(exist_ok=True)
+            sweep(out / folder)
+        for _ in spread(_build_block, [(config, out, block, packages) for block in missing], workers):
+            done += 1
+            yield done
+        _finish(config, out)
     except OSError as error:
         raise OmniAlphaError(
             f"Could not write to {out}: {error.strerror or error}. Make room and run the same command again: it goes "
             f"on after the {done} of {config.blocks} blocks that are complete."
         ) from error
-    lines = [_part(out, block).read_text(encoding="utf-8") for block in range(config.blocks)]
-    write_atomically(out / "triplets.jsonl", "".join(lines).encode())
 
 
-def compose_block(config: BuildConfig, block: int, materials: Materials) -> tuple[dict[str, np.ndarray], list[dict]]:
-    """One block: (pictures by relative path, float32 [h, w, 3 or 4] in [0, 1]; records that name them)."""
+def compose_block(
+    config: BuildConfig, block: int, materials: Materials
+) -> tuple[dict[str, np.ndarray], list[dict], set[str]]:
+    """One block: pictures by relative path, float32 [h, w, 3 or 4] in [0, 1]; records that name them; problems."""
     rng = np.random.default_rng([config.seed, block])
     composer = Composer(materials.bank, rng, config.chances, config.portraits, config.scale)
     h, w = config.aspects[rng.integers(len(config.aspects))]
     size = (round(config.size * h / max(h, w)), round(config.size * w / max(h, w)))
     pictures: dict[str, np.ndarray] = {}
     if config.portraits:
-        return pictures, _portraits(config, block, composer, size, pictures)
-    scenes = [draw_background(materials.photos, size, rng, config.textures) for _ in range(config.grid)]
+        return pictures, _portraits(config, block, composer, size, pictures), composer.problems
+    scenes = [
+        draw_background(materials.photos, size, rng, config.textures, composer.problems) for _ in range(config.grid)
+    ]
     layers = [composer.foreground(size, scene=scenes[index][0]) for index in range(config.grid)]
     names = [f"{block:06d}-{index}" for index in range(config.grid)]
     # What is stored has 8 bits, so the composite is made of that.
@@ -176,7 +156,7 @@ def compose_block(config: BuildConfig, block: int, materials: Materials) -> tupl
                 "background": f"background/{names[j]}.png", "composite": f"composite/{names[i]}{j}.png",
                 "captions": captions, "split": "test" if config.split == "test" else "train", "tags": layer.tags,
             })  # fmt: skip
-    return pictures, records
+    return pictures, records, composer.problems
 
 
 def _portraits(config: BuildConfig, block: int, composer: Composer, size, pictures: dict) -> list[dict]:
@@ -199,36 +179,57 @@ def to_8_bits(pixels: np.ndarray) -> np.ndarray:
     return (np.round(np.clip(pixels, 0, 1) * 255) / 255).astype(np.float32)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """A file whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _build_block(job: tuple[BuildConfig, Path, int, str | None]) -> None:
     config, out, block, packages = job
-    materials = load_materials(config.objects, config.backgrounds, config.split, packages)
-    pictures, records = compose_block(config, block, materials)
+    pictures, records, problems = compose_block(config, block, _materials(config, packages))
     for path, pixels in pictures.items():
-        Image.fromarray((pixels * 255).round().astype(np.uint8)).save(out / path, compress_level=3)
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    write_atomically(_part(out, block), lines.encode())
+        content = io.BytesIO()
+        Image.fromarray((pixels * 255).round().astype(np.uint8)).save(content, "PNG", compress_level=3)
+        write_atomically(out / path, content.getvalue())
+    rows = [*records, *({"problem": problem} for problem in sorted(problems))]
+    write_atomically(_part(out, block), _lines(rows))
+
+
+def _finish(config: BuildConfig, out: Path) -> None:
+    """Join the parts; from `triplets.jsonl` on the data set is complete."""
+    records, problems = [], set()
+    for block in range(config.blocks):
+        for number, row in json_lines(_part(out, block)):
+            if not isinstance(row, dict):
+                raise OmniAlphaError(f"{_part(out, block)}, line {number}: {row}. Remove the file and build again.")
+            problems.add(row["problem"]) if "problem" in row else records.append(row)
+    if problems:
+        write_atomically(out / "problems.jsonl", _lines({"problem": problem} for problem in sorted(problems)))
+    write_atomically(out / "triplets.jsonl", _lines(records))
+    shutil.rmtree(out / PARTS)
+
+
+def _lines(rows) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _materials(config: BuildConfig, packages: str | None) -> Materials:
+    return load_materials(config.objects, config.backgrounds, config.split, packages, config.size)
+
+
+def _check_familiar(config: BuildConfig, materials: Materials) -> None:
+    unknown = [name for name in config.familiar if name not in materials.bank.names]
+    if unknown:
+        raise OmniAlphaError(
+            f"familiar: no object of the split {config.split!r} is called {', '.join(map(repr, unknown[:5]))}."
+        )
 
 
 def _part(out: Path, block: int) -> Path:
-    return out / "parts" / f"{block:06d}.jsonl"
+    return out / PARTS / f"{block:06d}.jsonl"
 
 
 def _claim(out: Path, config: BuildConfig) -> None:
-    """Make the folders, or see that they are this configuration's."""
+    """Make the folder, or see that it is this configuration's."""
     note = out / "dataset.json"
     wanted = to_dict(config)
     if note.is_file():
-        found = json.loads(note.read_text(encoding="utf-8")).get("config", {})
+        found = _read_note(note).get("config", {})
         different = [key for key in wanted if found.get(key) != wanted[key]]
         if different:
             key = different[0]
@@ -240,14 +241,8 @@ def _claim(out: Path, config: BuildConfig) -> None:
     if out.exists() and any(out.iterdir()):
         raise OmniAlphaError(f"{out} is not empty and holds no data set. Give a new folder.")
     try:
-        for folder in ("parts", "foreground", *(() if config.portraits else ("background", "composite"))):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        used = [config.objects] if config.portraits else [config.objects, config.backgrounds, "textures"]
-        sources = [
-            {"source": source, "what": SOURCES.get(source, ("a folder", ""))[0],
-             "licence": SOURCES.get(source, ("", "not recorded: the folder's owner knows"))[1]}
-            for source in dict.fromkeys(used)
-        ]  # fmt: skip
+        out.mkdir(parents=True, exist_ok=True)
+        sources = sources_of(config.objects, *(() if config.portraits else (config.backgrounds, "textures")))
         content = json.dumps({**FORMAT, "config": wanted, "sources": sources}, indent=2, ensure_ascii=False)
         write_atomically(note, content.encode())
     except OSError as error:
@@ -257,7 +252,13 @@ def _claim(out: Path, config: BuildConfig) -> None:
 def read_build(folder: Path | str) -> BuildConfig | None:
     """The configuration that a data set folder was built with; None where it was not built by us."""
     note = Path(folder) / "dataset.json"
-    if not note.is_file():
-        return None
-    config = json.loads(note.read_text(encoding="utf-8")).get("config")
+    config = _read_note(note).get("config") if note.is_file() else None
     return from_dict(BuildConfig, config, str(note)) if config else None
+
+
+def _read_note(note: Path) -> dict:
+    try:
+        found = json.loads(note.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError) as error:
+        raise OmniAlphaError(f"{note} cannot be read: {error}. Remove the folder, or give another --out.") from error

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .objects import ObjectFile, load_object
+from .objects import ObjectFile, load_object, pick
 
-STORE = 128  # side in pixels at which objects are kept in memory
+STORE = 128  # least side in pixels at which objects are kept in memory
+MEMORY = 2**28  # bytes of objects to keep
 FAINT = 2 / 255  # alpha below this is nothing
 
 # How often each effect meets an object; a config may say otherwise.
@@ -26,15 +27,16 @@ CHANCES = {
 
 
 class ObjectBank:
-    """Objects in memory, loaded when first used.
+    """Objects, loaded when first used; the latest stay in memory.
 
     Args:
         entries: from one of the finders in `objects`.
+        size: longer side in pixels of the pictures they will be placed on.
     """
 
-    def __init__(self, entries: Sequence[ObjectFile]):
-        self.entries = list(entries)
-        self._pixels: dict[int, np.ndarray] = {}
+    def __init__(self, entries: Sequence[ObjectFile], size: int = STORE):
+        self.entries, self.side = list(entries), max(STORE, size)
+        self._load = lru_cache(max(16, MEMORY // (4 * self.side**2)))(self._load)
 
     @cached_property
     def names(self) -> list[str]:
@@ -42,10 +44,11 @@ class ObjectBank:
         return [entry.name for entry in self.entries]
 
     def picture(self, index: int) -> Image.Image:
-        """An object centred in a square of `STORE` pixels, premultiplied ("RGBa")."""
-        if index not in self._pixels:
-            self._pixels[index] = load_object(self.entries[index], STORE)
-        return Image.fromarray(self._pixels[index], "RGBa")
+        """An object centred in a square, premultiplied ("RGBa"). Raises OmniAlphaError where it cannot be read."""
+        return Image.fromarray(self._load(index), "RGBa")
+
+    def _load(self, index: int) -> np.ndarray:
+        return load_object(self.entries[index], self.side)
 
 
 @dataclass
@@ -73,10 +76,13 @@ def place_freely(
     if happens(rng, chances.get("flip", 0)):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if happens(rng, chances.get("tilt", 0)):
-        image = image.rotate(rng.uniform(-30, 30), Image.Resampling.BICUBIC)
+        image = image.rotate(rng.uniform(-30, 30), Image.Resampling.BICUBIC, expand=True)
+        image = image.crop(image.getbbox())
     side = rng.uniform(*scale) * min(height, width)
     stretch = rng.uniform(0.75, 1.3) if happens(rng, chances.get("stretch", 0)) else 1.0
-    w, h = max(8, int(side)), int(np.clip(side * stretch, 8, height))
+    scale_to = side / max(image.size)
+    w = max(8, int(scale_to * image.width))
+    h = int(np.clip(scale_to * image.height * stretch, 8, height))
     canvas = Image.new("RGBa", (width, height))
     left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
     canvas.paste(image.resize((w, h), Image.Resampling.LANCZOS), (left, top))
@@ -215,11 +221,14 @@ class Composer:
     def __init__(self, bank: ObjectBank, rng: np.random.Generator, chances=None, centred=False, scale=(0.5, 0.97)):
         self.bank, self.rng, self.centred, self.scale = bank, rng, centred, scale
         self.chances = CHANCES if chances is None else chances
+        self.problems: set[str] = set()  # objects that could not be read, in words
 
     def foreground(self, size: tuple[int, int], index: int | None = None, scene: np.ndarray | None = None) -> Layer:
-        """An object on a transparent canvas of `size` (h, w); `scene` [h, w, 3] is what harmonising goes towards."""
-        index = int(self.rng.integers(len(self.bank.entries))) if index is None else index
-        image = self.bank.picture(index)
+        """An object on a transparent canvas of `size` (h, w); `scene` [h, w, 3] is what harmonising goes towards.
+
+        Objects that cannot be read are noted in `problems`, and others take their place.
+        """
+        index, image = pick(self.rng, len(self.bank.entries), self.bank.picture, self.problems, index)
         if self.centred:
             placed = place_centred(image, size, self.rng)
         else:

@@ -50,7 +50,7 @@ def write_demo_pictures(node_modules: Path, out: Path, seed: int = 7) -> None:
         Image.fromarray((pixels * 255).round().astype(np.uint8)).save(
             out / "backgrounds" / f"{index:02d}-{kind}.png", optimize=True
         )
-    photographs = ", ".join(f"{name} ({PHOTOS[name]})" for name in HELD_OUT)
+    photographs = ", ".join(f"{name} ({PHOTOS[name][1]})" for name in HELD_OUT)
     sources = {
         "objects": f"Microsoft Fluent Emoji 3D, npm package {IMAGES}, MIT",
         "backgrounds": f"scikit-image's {photographs}; drawn textures",

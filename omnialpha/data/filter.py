@@ -17,9 +17,9 @@ from PIL import Image
 
 from ..errors import OmniAlphaError
 from ..sheet import Sheet
-from .build import write_atomically
 from .compose import composite
 from .examples import opaque, read_rgba, to_layer
+from .parallel import write_atomically
 from .records import Triplet, read_records
 
 SOFT_TAGS = {"hair", "blur", "glass", "fade", "shadow"}  # tags that claim half-transparent pixels

@@ -9,21 +9,32 @@ The micro checkpoint learns from Microsoft's Fluent 3D emoji as the npm package 
 from __future__ import annotations
 
 import json
-import string
+import unicodedata
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import OmniAlphaError
+from .captions import Captions
+
+T = TypeVar("T")
 
 IMAGES = "@lobehub/fluent-emoji-3d"
 NAMES = "unicode-emoji-json"
 PICTURES = (".png", ".webp", ".tif", ".tiff", ".gif", ".avif")  # formats that hold alpha
-GLYPHS = string.ascii_uppercase + string.digits + "&@#%?!$*+=<>~{}"
+# Letters and pictograms of the DejaVu fonts, each with a shape of its own.
+GLYPHS = (
+    "ABCDEFGHJKMNPQRSTWXYZ23456789&@#%?$"
+    "☀☁☂☃☄★☎☔☕☘☠☢☣☮☯☸☺☻☼☾♔♕♖♗♘♚♛♜♝♞♟♣♥♫♻⚀⚅⚐⚑⚒⚓⚔⚕⚖⚗⚘⚙⚛⚜⚡✂✆✈✉✌✍✎✒✗✪✻✿❀❄❆❖❤❦➤"
+)
+TYPESET = {"black", "white", "heavy", "sign", "suit"}  # in names of characters: says nothing about the thing shown
 HELD_OUT_PERCENT = 15
+TRIES = 20  # pictures in a row that cannot be read before a folder counts as broken
 SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
 VARIATION = "fe0f"  # asks for the colourful form of a character; says nothing about what is drawn
 
@@ -57,35 +68,35 @@ def split_of(code: str) -> str:
 
 
 def folder_objects(folder: Path | str) -> list[ObjectFile]:
-    """Every picture that can hold alpha in a folder and its subfolders, sorted by path.
-
-    Its name is the first line of a `.txt` file beside it, or the file's own name with `-` and `_` read as blanks.
+    """Every picture that can hold alpha in a folder and its subfolders, sorted by path, named as `Captions` says.
 
     Raises:
-        OmniAlphaError: no such folder, or none of its files is such a picture.
+        OmniAlphaError: no such folder, none of its files is such a picture, or a caption cannot be read.
     """
     root = Path(folder)
     if not root.is_dir():
         raise OmniAlphaError(f"There is no folder {root}. Give the folder that holds the objects (RGBA pictures).")
-    found = []
-    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES):
-        note = path.with_suffix(".txt")
-        lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
-        name = lines[0].strip() if lines else path.stem.replace("-", " ").replace("_", " ").strip()
-        found.append(ObjectFile(name, split_by_hash(path.relative_to(root).as_posix()), path))
-    if not found:
+    captions, paths = Captions(root), sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES)
+    if not paths:
         raise OmniAlphaError(f"{root} holds no picture with alpha; looked for {', '.join(PICTURES)} files.")
-    return found
+    splits = [split_by_hash(path.relative_to(root).as_posix()) for path in paths]
+    return [ObjectFile(captions.of(path), split, path) for path, split in zip(paths, splits)]
 
 
 def glyph_objects() -> list[ObjectFile]:
-    """Letters, digits and signs of the DejaVu font that matplotlib brings: flat objects, a style micro never saw."""
+    """Letters and pictograms of the DejaVu fonts that matplotlib brings: flat objects, a style micro never saw."""
     try:
         from matplotlib import get_data_path
     except ImportError as error:
         raise OmniAlphaError("Objects from a font need matplotlib: pip install matplotlib") from error
-    font = Path(get_data_path()) / "fonts/ttf/DejaVuSans-Bold.ttf"
-    return [ObjectFile(f"letter {char}" if char.isalnum() else f"sign {char}", "test", font, char) for char in GLYPHS]
+    fonts = Path(get_data_path()) / "fonts/ttf"
+    words = {char: unicodedata.name(char).lower().split() for char in GLYPHS}
+    names = {char: " ".join(word for word in text if word not in TYPESET) for char, text in words.items()}
+    names |= {char: f"letter {char}" if char.isalpha() else f"number {char}" for char in GLYPHS if char.isalnum()}
+    return [
+        ObjectFile(name, "test", fonts / ("DejaVuSans-Bold.ttf" if char.isascii() else "DejaVuSans.ttf"), char)
+        for char, name in names.items()
+    ]
 
 
 def find_objects(node_modules: Path | str) -> list[ObjectFile]:
@@ -127,24 +138,28 @@ def open_object(entry: ObjectFile) -> Image.Image:
         return _draw_glyph(entry)
     try:
         with Image.open(entry.path) as image:
-            if not image.has_transparency_data:
-                raise OmniAlphaError(f"{entry.path} has no alpha: every object needs a transparent surround.")
-            return image.convert("RGBA")
-    except OSError as error:
+            pixels, transparent = image.convert("RGBA"), image.has_transparency_data
+    except Exception as error:  # PIL's readers raise about anything on damaged files
         raise OmniAlphaError(f"{entry.path} cannot be read as a picture: {error}") from error
+    if not transparent:
+        raise OmniAlphaError(f"{entry.path} has no alpha: every object needs a transparent surround.")
+    return pixels
 
 
 def _draw_glyph(entry: ObjectFile) -> Image.Image:
-    """One character in two colours of its own, lighter above than below."""
-    rng = np.random.default_rng(zlib.crc32(entry.glyph.encode()))
-    mask = Image.new("L", (512, 512))
-    font = ImageFont.truetype(str(entry.path), 380)
-    ImageDraw.Draw(mask).text((256, 256), entry.glyph, fill=255, font=font, anchor="mm")
-    ramp = np.linspace(1, 0.6, 512, dtype=np.float32)[:, None, None] * rng.uniform(80, 255, 3)
-    pixels = np.broadcast_to(ramp, (512, 512, 3)).astype(np.uint8)
-    image = Image.fromarray(pixels).convert("RGBA")
+    """One character in flat colours of its own, every other one with an outline."""
+    rng = np.random.default_rng(ord(entry.glyph))
+    colours = [tuple(int(value) for value in rng.integers(30, 256, 3)) for _ in range(2)]
+    outline = int(rng.integers(2)) * 14
+    font = ImageFont.truetype(str(entry.path), 360)
+    side = 640
+    mask, inner = Image.new("L", (side, side)), Image.new("L", (side, side))
+    for canvas, stroke in ((mask, outline), (inner, 0)):
+        pen = ImageDraw.Draw(canvas)
+        pen.text((side / 2, side / 2), entry.glyph, fill=255, font=font, anchor="mm", stroke_width=stroke)
+    image = Image.composite(*(Image.new("RGB", (side, side), colour) for colour in colours), inner)
     image.putalpha(mask)
-    return image.resize((256, 256), Image.Resampling.LANCZOS)
+    return image.resize((side // 2, side // 2), Image.Resampling.LANCZOS)
 
 
 def load_object(entry: ObjectFile, size: int) -> np.ndarray:
@@ -166,3 +181,24 @@ def load_object(entry: ObjectFile, size: int) -> np.ndarray:
     canvas = Image.new("RGBa", (size, size))
     canvas.paste(image.resize((width, height), Image.Resampling.LANCZOS), ((size - width) // 2, (size - height) // 2))
     return np.asarray(canvas)
+
+
+def pick(
+    rng: np.random.Generator, count: int, load: Callable[[int], T], problems: set[str], index: int | None = None
+) -> tuple[int, T]:
+    """Number `index`, else one drawn by chance among `count`, and what `load` makes of it.
+
+    What cannot be loaded is noted in `problems` and another one is drawn: one bad file among
+    thousands must not end a build, nor change anything but the items that would have shown it.
+
+    Raises:
+        OmniAlphaError: `TRIES` in a row cannot be loaded.
+    """
+    for _ in range(TRIES):
+        index = int(rng.integers(count)) if index is None else index
+        try:
+            return index, load(index)
+        except OmniAlphaError as error:
+            problem, index = str(error), None
+            problems.add(problem)
+    raise OmniAlphaError(f"{TRIES} pictures in a row cannot be used. The last one: {problem}")
