@@ -1,4 +1,4 @@
-"""`python -m omnialpha train cache | vae | transformer | plan`: from a data set to a checkpoint or a LoRA."""
+"""`python -m omnialpha train cache | vae | measure-vae | transformer | plan`: from a data set to weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ examples:
   train cache configs/micro/cache.yaml --out runs/cache
   train transformer configs/micro/transformer.yaml --out runs/micro
   torchrun --nproc-per-node 2 -m omnialpha train transformer configs/micro/transformer.yaml --out runs/micro
+  train measure-vae runs/vae/vae --data data/test --size 64 --size 96
   accelerate launch --config_file configs/accelerate/ddp.yaml -m omnialpha train transformer CONFIG --out DIR
 Every key of a configuration can be given with --set; docs/training.md explains them."""
+
+
+MEASURE_HELP = """\
+Encodes and decodes held-out pictures and says how much is lost. Of foregrounds: colour where the true alpha shows it,
+colour premultiplied, over white and over nine solid colours (PSNR in dB, and mean absolute error), and alpha alone
+(mean squared and absolute error). Of composites, which are opaque: colour, and how far alpha is from 1. An RGB VAE is
+measured as opaque initialisation makes it."""
 
 
 def add_commands(commands) -> None:
@@ -39,6 +47,17 @@ def add_commands(commands) -> None:
         if name == "cache":
             parser.add_argument("--share", type=_share, default=(0, 1), metavar="K/N",
                                 help="make every N-th shard, from the K-th on: for several processes")  # fmt: skip
+    measure = parts.add_parser("measure-vae", help="how well a VAE keeps held-out pictures, colour and alpha apart",
+                               description=MEASURE_HELP, formatter_class=raw)  # fmt: skip
+    measure.add_argument("vae", metavar="VAE", help="file or folder of an RGBA or RGB VAE")
+    measure.add_argument("--data", required=True, metavar="DATASET", help="data set folder or JSONL file")
+    measure.add_argument("--split", default="test", choices=("test", "train", "all"), help="default: test")
+    measure.add_argument("--size", action="append", type=_size, metavar="H[xW]", help="in pixels; repeatable "
+                         "(default: 64)")  # fmt: skip
+    measure.add_argument("--limit", type=int, default=256, metavar="N", help="records at most (default: 256)")
+    measure.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    measure.add_argument("--out", metavar="FILE", help="write the numbers as JSON, into a new file")
+    measure.set_defaults(command=_measure_vae)
     plan = parts.add_parser("plan", help="memory and arithmetic of a run at full size, without its weights")
     plan.add_argument("config", metavar="CONFIG", help="YAML file of the run")
     plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of CONFIG")
@@ -68,11 +87,38 @@ def _cache(args) -> None:
 
 def _vae(args) -> None:
     from .config import read_config
-    from .train.config import VAEConfig
     from .train.vae import train_vae
+    from .train.vae_config import VAEConfig
 
     _use_threads(args.threads)
     train_vae(read_config(VAEConfig, args.config, args.set), args.out)
+
+
+def _measure_vae(args) -> None:
+    import json
+    from pathlib import Path
+
+    from .errors import OmniAlphaError
+    from .train.vae_measure import measure_file
+
+    if args.out and Path(args.out).exists():
+        raise OmniAlphaError(f"{args.out} exists already; give another --out.")
+    _use_threads(args.threads)
+    split = None if args.split == "all" else args.split
+    found = measure_file(args.vae, args.data, args.size or [(64, 64)], split, args.limit)
+    for size, values in found.items():
+        print(f"{size} pixels")
+        for name, value in values.items():
+            print(f"  {name:18} {value:.5g}")
+    if args.out:
+        Path(args.out).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and (width or height).isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected H or HxW, such as 64 or 96x64")
+    return int(height), int(width or height)
 
 
 def _transformer(args) -> None:

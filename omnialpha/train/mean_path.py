@@ -1,7 +1,7 @@
-"""A start for a small RGBA VAE: before any training, latents 0-3 already carry the local mean of R, G, B and alpha.
+"""A start for a small VAE: before any training, the first latents already carry the local mean of R, G, B and alpha.
 
 A VAE of this size that starts at random learns brightness first and leaves colour at blue and orange for thousands of
-steps. Routing the four channels through the network by hand skips that stage. The rest of the network stays random.
+steps. Routing the channels through the network by hand skips that stage. The rest of the network stays random.
 
 Two obstacles lie on the way, and both have an exact answer. A residual block adds to its input, so shrinking its branch
 leaves the carried channels nearly as they are. The last normalisation divides by the norm over channels, so a large
@@ -14,15 +14,19 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-CARRIED = 4  # R, G, B, alpha
 ANCHOR = 8.0  # the constant channel before the last normalisation, large beside values in [-1, 1]
 BRANCH = 0.25  # residual branches start at a quarter of their usual size
 
 
-def _carry(weight: torch.Tensor, kernel: torch.Tensor, rows: int = 0, sign: float = 1.0) -> None:
-    """Make output channels rows..rows+3 read input channels 0..3 through `kernel` alone."""
-    weight[rows : rows + CARRIED] = 0
-    for channel in range(CARRIED):
+def narrowest(channels: int) -> int:
+    """The least base width: each channel with both signs, a constant one, and a few to learn with."""
+    return 2 * channels + 4
+
+
+def _carry(weight: torch.Tensor, count: int, kernel: torch.Tensor, rows: int = 0, sign: float = 1.0) -> None:
+    """Make `count` output channels from `rows` on read input channels 0, 1, ... through `kernel` alone."""
+    weight[rows : rows + count] = 0
+    for channel in range(count):
         weight[rows + channel, channel] = sign * kernel
 
 
@@ -45,38 +49,42 @@ def _resamplers(blocks: nn.ModuleList, name: str) -> list[nn.Conv2d]:
     return [holder.resample[1] for holder in holders if hasattr(holder, "resample")]
 
 
-def _route(convs: list[nn.Conv2d], kernel: torch.Tensor, anchor: float) -> None:
+def _route(convs: list[nn.Conv2d], count: int, kernel: torch.Tensor, anchor: float) -> None:
     """Carry through every resampling; the last one also prepares the signs and the anchor for the normalisation."""
     for index, conv in enumerate(convs):
-        _carry(conv.weight, kernel)
-        conv.bias[:CARRIED] = 0
+        _carry(conv.weight, count, kernel)
+        conv.bias[:count] = 0
         if index == len(convs) - 1:
-            _carry(conv.weight, kernel, rows=CARRIED, sign=-1.0)
-            conv.bias[CARRIED : 2 * CARRIED] = 0
+            _carry(conv.weight, count, kernel, rows=count, sign=-1.0)
+            conv.bias[count : 2 * count] = 0
             conv.weight[-1] = 0
             conv.bias[-1] = anchor
 
 
-def _read_out(conv: nn.Module, norm: nn.Module, anchor: float) -> None:
+def _read_out(conv: nn.Module, norm: nn.Module, count: int, anchor: float) -> None:
     """Undo the normalisation and the SiLU: output k = value k."""
     gain = anchor / norm.gamma.numel() ** 0.5
-    conv.weight[:CARRIED] = 0
+    conv.weight[:count] = 0
     conv.bias.zero_()
-    for channel in range(CARRIED):
+    for channel in range(count):
         conv.weight[channel, channel] = _centre(gain)
-        conv.weight[channel, CARRIED + channel] = _centre(-gain)
+        conv.weight[channel, count + channel] = _centre(-gain)
 
 
 @torch.no_grad()
 def start_with_means(vae: nn.Module) -> nn.Module:
-    """Rewrite a freshly built diffusers `AutoencoderKLQwenImage` with 4 channels in place; returns it."""
+    """Rewrite a freshly built diffusers `AutoencoderKLQwenImage` for RGB or RGBA in place; returns it.
+
+    Its base width has to be at least `narrowest` of its channels.
+    """
+    count = vae.encoder.conv_in.weight.shape[1]
     for module in vae.modules():
         if hasattr(module, "conv2") and hasattr(module, "conv_shortcut"):  # residual block
             module.conv2.weight.mul_(BRANCH)
             module.conv2.bias.zero_()
             if hasattr(module.conv_shortcut, "weight"):
-                _carry(module.conv_shortcut.weight, torch.ones(1, 1, 1))
-                module.conv_shortcut.bias[:CARRIED] = 0
+                _carry(module.conv_shortcut.weight, count, torch.ones(1, 1, 1))
+                module.conv_shortcut.bias[:count] = 0
         elif hasattr(module, "to_qkv"):  # attention block
             module.proj.weight.mul_(BRANCH)
             module.proj.bias.zero_()
@@ -85,14 +93,14 @@ def start_with_means(vae: nn.Module) -> nn.Module:
 
     encoder, decoder = vae.encoder, vae.decoder
     for stem in (encoder.conv_in, decoder.conv_in):
-        _carry(stem.weight, _centre())
-        stem.bias[:CARRIED] = 0
+        _carry(stem.weight, count, _centre())
+        stem.bias[:count] = 0
 
     halve = torch.zeros(3, 3)
     halve[:2, :2] = 0.25  # the padding is below and to the right, so this is the mean of each 2x2
-    _route(_resamplers(encoder.down_blocks, "down"), halve, 2 * ANCHOR)
+    _route(_resamplers(encoder.down_blocks, "down"), count, halve, 2 * ANCHOR)
     encoder.conv_out.weight[vae.config.z_dim :].mul_(0.1)
-    _read_out(encoder.conv_out, encoder.norm_out, 2 * ANCHOR)
+    _read_out(encoder.conv_out, encoder.norm_out, count, 2 * ANCHOR)
     encoder.conv_out.bias[vae.config.z_dim :] = -3  # log variance: little noise at first
 
     for conv in (vae.quant_conv, vae.post_quant_conv):
@@ -100,7 +108,7 @@ def start_with_means(vae: nn.Module) -> nn.Module:
         conv.bias.zero_()
 
     ramp = torch.tensor([0.25, 0.5, 0.25])
-    _route(_resamplers(decoder.up_blocks, "up"), ramp[:, None] * ramp, ANCHOR)
+    _route(_resamplers(decoder.up_blocks, "up"), count, ramp[:, None] * ramp, ANCHOR)
     decoder.conv_out.weight.mul_(0.2)
-    _read_out(decoder.conv_out, decoder.norm_out, ANCHOR)
+    _read_out(decoder.conv_out, decoder.norm_out, count, ANCHOR)
     return vae

@@ -16,7 +16,7 @@ from ..errors import OmniAlphaError
 from .schedule import Average
 from .state import fill, find_state, gathered, optimizer_tensors, read_tensors, restore_optimizer, save_state
 
-FREE = ("save_every", "log_every", "sheet_every", "sheet_data")  # settings that change nothing about the result
+FREE = ("save_every", "log_every", "sheet_every", "sheet_data", "held_out", "workers")  # these change no weights
 
 
 class Run:

@@ -1,75 +1,125 @@
 """Train the RGBA VAE (paper section 3.2.1): `train vae`.
 
-From an RGB VAE by opaque initialisation, from an RGBA one, or from nothing. What is minimised is a table of terms; the
-configuration gives each its weight.
+    python -m omnialpha train vae configs/micro/vae.yaml --out runs/vae
+
+From an RGB VAE by opaque initialisation, from an RGBA one, or from nothing. What is minimised is a table of terms, see
+`vae_terms`; the configuration gives each its weight.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from ..checkpoint import load_tensors
 from ..config import to_dict
-from ..data.records import Triplet
+from ..data.records import read_records
 from ..errors import OmniAlphaError
 from ..sheet import Sheet
-from ..vae import load_vae, single_frame
-from . import vae_losses as losses
-from .config import VAEConfig
+from ..vae import channels, load_vae, single_frame
 from .flow import noise_generator
-from .mean_path import CARRIED, start_with_means
+from .mean_path import start_with_means
 from .muon import Muon
 from .run import Run
 from .schedule import Average, rate, set_rate
-from .vae_data import Pictures, blend_some, hide_some, random_colours
-from .vae_measure import measure_vae
+from .state import write_tensors
+from .vae_config import VAEConfig
+from .vae_critics import PatchDiscriminator, Perceptual
+from .vae_data import Pictures
+from .vae_measure import measurable, measure_vae
+from .vae_terms import ADVERSARIAL, Step, adversarial, discrimination, round_trip, weighted_sum
 
-NARROWEST = 2 * CARRIED + 4  # channels, both signs, a constant one, and a few to learn with
-
-
-@dataclass
-class Step:
-    """What the loss terms may look at: the pictures, what came of them, and what judges it."""
-
-    truth: torch.Tensor
-    decoded: torch.Tensor
-    posterior: object
-    colour: torch.Tensor
-    reference: object | None = None
-    perceptual: losses.Perceptual | None = None
+CHECKED = 64  # held-out records that are measured before and after
+COUNTED = 24  # batches that the latents' mean and deviation are taken from
 
 
-def _reference_kl(step: Step) -> torch.Tensor:
-    """Only opaque pictures mean something to the RGB VAE."""
-    opaque = (step.truth[:, 3] == 1).all(-1).all(-1)
-    if step.reference is None or not opaque.any():
-        return step.truth.new_zeros(())
-    with torch.no_grad():
-        wanted = step.reference.encode((step.truth[opaque] * 2 - 1)[:, :, None]).latent_dist
-    own = step.posterior
-    part = type(own)(own.parameters[opaque])
-    return losses.reference_kl(part, wanted)
+def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
+    """Run to the end, or go on with what a stopped run left in `out`.
 
+    Writes `out/vae` (diffusers layout, averaged weights, latents_mean and latents_std measured), `out/training.json`
+    (the configuration, and how well held-out pictures came back before and after), and what `run.Run` writes.
 
-def _perceptual(step: Step) -> torch.Tensor:
-    if step.perceptual is None:
-        return step.truth.new_zeros(())
-    return step.perceptual(step.decoded, step.truth, (step.colour, 1 - step.colour))
+    Raises:
+        OmniAlphaError: anything a user can mend, before the first step where possible.
+    """
+    from accelerate import Accelerator
 
-
-TERMS: dict[str, Callable[[Step], torch.Tensor] | None] = {
-    "expected_composite": lambda step: losses.expected_composite(step.decoded, step.truth),
-    "composite_l1": lambda step: losses.composite_l1(step.decoded, step.truth, step.colour),
-    "chroma": lambda step: losses.chroma(step.decoded, step.truth, step.colour),
-    "kl": lambda step: losses.kl(step.posterior),
-    "reference_kl": _reference_kl,
-    "perceptual": _perceptual,
-    "adversarial": None,  # needs the others' sum first; see `_adversarial`
-}
+    out = Path(out)
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(), mixed_precision="bf16" if config.precision == "bf16" else "no"
+    )
+    torch.manual_seed(config.seed)
+    pictures = Pictures(config, accelerator.process_index)
+    held_out = measurable(read_records(config.held_out).of_split("test"), config.held_out) if config.held_out else []
+    perceptual = Perceptual(config.perceptual).to(accelerator.device) if config.perceptual else None
+    vae, reference = (part and part.to(accelerator.device) for part in open_vae(config))
+    weights = dict(config.loss)
+    for name, part, needed in (("perceptual", perceptual, "perceptual: FILE"), ("reference_kl", reference, "rgb: VAE")):
+        if part is None and weights.pop(name, 0) and accelerator.is_main_process:
+            say(f"The term {name} is left out: `{needed}` is not given.")
+    freeze(vae, config.decoder_only)
+    critic = None
+    if weights.get(ADVERSARIAL):
+        critic = PatchDiscriminator(config.critic.width, config.critic.layers).to(accelerator.device)
+    optimizers = make_optimizers(vae, critic, config)
+    average = Average(list(vae.named_parameters()), config.ema)
+    with accelerator.main_process_first():
+        run = Run(
+            out, to_dict(config), modules={"vae": vae, **({"critic": critic} if critic else {})},
+            optimizers=optimizers, average=average, steps=config.steps, save_every=config.save_every,
+            log_every=config.log_every, main=accelerator.is_main_process,
+        )  # fmt: skip
+    report = Report(out / "training.json", config, held_out)
+    if accelerator.is_main_process and run.step == 0:
+        say(report.add("before", vae))
+    params = [param for _, param in average.named]
+    batches = pictures.batches(range(run.step * config.accumulate, config.steps * config.accumulate))
+    judged = config.critic.start if critic else math.inf
+    for step in run.loop():
+        set_rate(list(optimizers.values()), rate(step, config.steps, config.schedule, config.warm, config.hold))
+        for part in range(config.accumulate):
+            generator = noise_generator(config.seed, step, accelerator.process_index, part)
+            shown, truth, _ = next(batches)
+            colour = torch.rand(len(truth), 3, 1, 1, generator=generator).to(accelerator.device)
+            with accelerator.autocast():
+                decoded, posterior = round_trip(vae, shown.to(accelerator.device), generator)
+                state = Step(truth.to(accelerator.device), decoded, posterior, colour,
+                             (config.background.mean, config.background.square), reference, perceptual)  # fmt: skip
+                total, parts = weighted_sum(state, weights)
+                if step >= judged:
+                    term = adversarial(critic, state, total, vae.decoder.conv_out.weight)
+                    total, parts[ADVERSARIAL] = total + weights[ADVERSARIAL] * term, float(term.detach())
+            accelerator.backward(total / config.accumulate)
+            if step >= judged:
+                with accelerator.autocast():
+                    loss = discrimination(critic, state)
+                accelerator.backward(loss / config.accumulate)
+                parts["critic"] = float(loss.detach())
+            run.note("loss", float(total.detach()))
+            for name, value in parts.items():
+                run.note(f"loss/{name}", value)
+        norm = update(accelerator, params, [item for name, item in optimizers.items() if name != "critic"], config.clip)
+        if step >= judged:
+            update(accelerator, list(critic.parameters()), [optimizers["critic"]], config.clip)
+        average.update()
+        run.log_means(norm=norm)
+        if run.due(config.sheet_every) and accelerator.is_main_process:
+            average.swap()
+            run.sheet("round-trip", draw_round_trips(vae, pictures, step + 1))
+            average.swap()
+    if accelerator.is_main_process:
+        average.swap()
+        vae.eval()
+        if not config.decoder_only:
+            measure_latents(vae, pictures, config)
+        vae.save_config(out / "vae")
+        write_tensors(out / "vae/diffusion_pytorch_model.safetensors", vae.state_dict(), {"format": "pt"})
+        say(report.add("after", vae))
+    accelerator.end_training()
 
 
 def build_vae(base_dim: int = 16, channels: int = 4):
@@ -83,144 +133,35 @@ def build_vae(base_dim: int = 16, channels: int = 4):
 
 
 def open_vae(config: VAEConfig):
-    """(the VAE to train, a frozen one with the RGB VAE's encoder or None)."""
-    if config.rgba:
-        return load_vae(config.rgba), None
-    if config.rgb:
-        # Until it is trained, an opaquely initialised encoder answers as the RGB one does, bit for bit.
-        reference = load_vae(config.rgb, opaque_init=True).requires_grad_(False)
-        return load_vae(config.rgb, opaque_init=True), reference if config.loss.get("reference_kl") else None
-    if config.channels == CARRIED and config.base_dim < NARROWEST:
-        raise OmniAlphaError(
-            f"base_dim: expected {NARROWEST} or more, found {config.base_dim}. A VAE from nothing starts by "
-            "carrying the four channels with both signs."
-        )
-    vae = build_vae(config.base_dim, config.channels)
-    return start_with_means(vae) if config.channels == 4 else vae, None
-
-
-def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
-    """Run to the end, or go on with what a stopped run left in `out`.
-
-    Writes `out/vae` (diffusers layout, averaged weights, latents_mean and latents_std measured), and what `run.Run`
-    writes.
+    """(the VAE to train, with the fast path for single frames; a frozen one that encodes as the RGB VAE, or None).
 
     Raises:
-        OmniAlphaError: anything a user can mend, before the first step where possible.
+        OmniAlphaError: `rgb` or `rgba` cannot be read, or has other channels.
     """
-    from accelerate import Accelerator
+    reference = None
+    if config.rgba:
+        vae = load_vae(config.rgba)
+    elif config.rgb:
+        if channels(load_tensors(config.rgb)) == (4, 4):
+            raise OmniAlphaError(f"{config.rgb} is an RGBA VAE already: give it as `rgba` to go on with it.")
+        vae = load_vae(config.rgb, opaque_init=True)
+        if config.loss.get("reference_kl"):
+            # Until it is trained, an opaquely initialised encoder answers as the RGB one does, bit for bit.
+            reference = load_vae(config.rgb, opaque_init=True).requires_grad_(False)
+    else:
+        vae = single_frame(start_with_means(build_vae(config.base_dim, config.channels)))
+    return vae, reference
 
-    out = Path(out)
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), mixed_precision="bf16" if config.precision == "bf16" else "no"
-    )
-    torch.manual_seed(config.seed)
-    pictures = Pictures(config)
-    perceptual = losses.Perceptual(config.perceptual).to(accelerator.device) if config.perceptual else None
-    if config.loss.get("perceptual") and not perceptual:
-        say("No perceptual weights are given: the perceptual term is left out.")
-    vae, reference = open_vae(config)
-    vae = single_frame(vae).to(accelerator.device).train().requires_grad_(True)
-    if config.decoder_only:
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
-    for name, param in vae.named_parameters():  # a single frame never meets these
-        if "time_conv" in name:
+
+def freeze(vae: nn.Module, decoder_only: bool) -> None:
+    """Mark what is trained: everything that a single frame meets, or of that the decoder alone."""
+    vae.train().requires_grad_(True)
+    for name, param in vae.named_parameters():
+        if "time_conv" in name or (decoder_only and name.startswith(("encoder", "quant_conv"))):
             param.requires_grad_(False)
-    critic = losses.PatchDiscriminator().to(accelerator.device) if config.loss.get("adversarial") else None
-    optimizers = make_optimizers(vae, critic, config)
-    named = list(vae.named_parameters())
-    average = Average(named, config.ema)
-    with accelerator.main_process_first():
-        run = Run(
-            out, to_dict(config), modules={"vae": vae, **({"critic": critic} if critic else {})},
-            optimizers=optimizers, average=average, steps=config.steps, save_every=config.save_every,
-            log_every=config.log_every, main=accelerator.is_main_process,
-        )  # fmt: skip
-    params = [param for _, param in average.named]
-    judged = [optimizer for name, optimizer in optimizers.items() if name != "critic"]
-    for step in run.loop():
-        set_rate(list(optimizers.values()), rate(step, config.steps, config.schedule, config.warm, config.hold))
-        generator = noise_generator(config.seed, step, accelerator.process_index, 0)
-        truth = blend_some(pictures.batch(step, accelerator.process_index), config.blend, generator)
-        shown = hide_some(truth, config.hidden, generator).to(accelerator.device)
-        colour = random_colours(len(truth), generator).to(accelerator.device)
-        truth = truth.to(accelerator.device)
-        with accelerator.autocast():
-            decoded, posterior = round_trip(vae, shown, generator)
-            state = Step(truth, decoded.float(), posterior, colour, reference, perceptual)
-            total, parts = weighted_sum(state, config.loss)
-            if critic and step >= config.discriminator_start:
-                term = _adversarial(vae, critic, state, total)
-                total = total + config.loss["adversarial"] * term
-                parts["adversarial"] = float(term.detach())
-        accelerator.backward(total)
-        _update(accelerator, params, judged, config.clip)
-        if critic and step >= config.discriminator_start:
-            fake = critic.score(state.decoded.detach(), colour)
-            loss = losses.hinge_discriminator(critic.score(truth, colour), fake)
-            optimizers["critic"].zero_grad(set_to_none=True)
-            accelerator.backward(loss)
-            _update(accelerator, list(critic.parameters()), [optimizers["critic"]], config.clip)
-            parts["critic"] = float(loss.detach())
-        average.update()
-        run.note("loss", float(total.detach()))
-        for name, value in parts.items():
-            run.note(f"loss/{name}", value)
-        run.log_means()
-        if run.due(config.sheet_every) and accelerator.is_main_process:
-            average.swap()
-            run.sheet("round-trip", draw_round_trips(vae, pictures, step + 1))
-            average.swap()
-    if accelerator.is_main_process:
-        average.swap()
-        finish(vae.eval(), pictures, config, out, say)
-    accelerator.end_training()
 
 
-def round_trip(vae, pictures: torch.Tensor, generator: torch.Generator | None = None):
-    """(decoded [n, 4, h, w] in about [0, 1], posterior). With a generator the latent is sampled, else it is the mean.
-
-    A VAE for RGB gets the pictures as they are over black, and its answer counts as opaque.
-    """
-    channels = vae.encoder.conv_in.weight.shape[1]
-    shown = pictures if channels == 4 else losses.over_colour(pictures, 0.0)
-    posterior = vae.encode((shown * 2 - 1)[:, :, None]).latent_dist
-    latent = posterior.mode()
-    if generator is not None:
-        noise = torch.randn(latent.shape, generator=generator).to(latent)
-        latent = latent + posterior.std * noise
-    decoded = (vae.decode(latent).sample[:, :, 0] + 1) / 2
-    return decoded if channels == 4 else torch.cat([decoded, torch.ones_like(decoded[:, :1])], 1), posterior
-
-
-def weighted_sum(step: Step, weights: dict[str, float]) -> tuple[torch.Tensor, dict[str, float]]:
-    """All terms but the adversarial one: (their weighted sum, each as a number)."""
-    values = {name: TERMS[name](step) for name, weight in weights.items() if weight and TERMS[name]}
-    total = sum(weights[name] * value for name, value in values.items())
-    return total, {name: float(value.detach()) for name, value in values.items()}
-
-
-def _adversarial(vae, critic, step: Step, reconstruction: torch.Tensor) -> torch.Tensor:
-    """The generator's part of the hinge loss, brought to the size of the reconstruction's gradient."""
-    critic.requires_grad_(False)
-    term = -critic.score(step.decoded, step.colour).mean()
-    critic.requires_grad_(True)
-    last = vae.decoder.conv_out.weight
-    return losses.adaptive_weight(reconstruction, term, last) * term
-
-
-def _update(accelerator, params, optimizers, clip: float) -> None:
-    from .transformer import average_gradients
-
-    average_gradients(accelerator, params)
-    torch.nn.utils.clip_grad_norm_(params, clip)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-
-def make_optimizers(vae, critic, config: VAEConfig) -> dict[str, torch.optim.Optimizer]:
+def make_optimizers(vae: nn.Module, critic: nn.Module | None, config: VAEConfig) -> dict[str, torch.optim.Optimizer]:
     """AdamW; or Muon for inner convolutions and AdamW for the rest; and AdamW for the discriminator."""
     named = [(name, param) for name, param in vae.named_parameters() if param.requires_grad]
     outer = ("conv_in", "decoder.conv_out", "quant_conv", "norm")
@@ -234,33 +175,83 @@ def make_optimizers(vae, critic, config: VAEConfig) -> dict[str, torch.optim.Opt
         matrices = [param for name, param in named if name in inner]
         optimizers["muon"] = Muon(matrices, lr=config.muon_lr, weight_decay=0.0)
     if critic:
-        optimizers["critic"] = torch.optim.AdamW(critic.parameters(), lr=config.lr, betas=config.betas)
+        optimizers["critic"] = torch.optim.AdamW(critic.parameters(), lr=config.critic.lr, betas=config.betas)
     return optimizers
 
 
-@torch.no_grad()
-def finish(vae, pictures: Pictures, config: VAEConfig, out: Path, say) -> None:
-    """Measure the latents' statistics, write the VAE, and say how well it keeps pictures."""
-    if not config.decoder_only:
-        latents = [
-            round_trip(vae, pictures.batch(config.steps + index, 0).to(vae.device))[1].mode().transpose(0, 1).flatten(1)
-            for index in range(24)
-        ]
-        latents = torch.cat(latents, 1)  # [16, values]
-        vae.register_to_config(latents_mean=latents.mean(1).tolist(), latents_std=latents.std(1).tolist())
-    vae.save_pretrained(out / "vae")
-    report = measure_vae(vae, [r for r in pictures.records if isinstance(r, Triplet)], config.sizes[-1], limit=64)
-    (out / "measured.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    say("on pictures it was trained with: " + ", ".join(f"{name} {value:.4g}" for name, value in report.items()))
+def update(accelerator, params: list[nn.Parameter], optimizers: list[torch.optim.Optimizer], clip: float) -> float:
+    """One step along gradients averaged over processes; gives their norm before clipping.
+
+    Raises:
+        OmniAlphaError: it is not finite. The weights are as they were.
+    """
+    from .transformer import average_gradients
+
+    average_gradients(accelerator, params)
+    norm = float(nn.utils.clip_grad_norm_(params, clip))
+    if not math.isfinite(norm):
+        raise OmniAlphaError(
+            f"The gradient's norm is {norm}: training has diverged. The last saved state is as it was; lower the "
+            "learning rate, or look for broken data."
+        )
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return norm
 
 
 @torch.no_grad()
-def draw_round_trips(vae, pictures: Pictures, step: int, count: int = 6) -> Sheet:
-    """Pictures, and what the VAE makes of them."""
-    sheet = Sheet(f"step {step}", ["picture", "round trip", "alpha error x 4"])
-    truth = pictures.batch(0, 0)[:count]
+def measure_latents(vae: nn.Module, pictures: Pictures, config: VAEConfig) -> None:
+    """Put the latents' mean and deviation per channel, over pictures that no step has seen, into the VAE's config."""
+    start = config.steps * config.accumulate
+    latents = torch.cat([
+        round_trip(vae, drawn.truth.to(vae.device))[1].mode().transpose(0, 1).flatten(1).cpu()
+        for drawn in pictures.batches(range(start, start + COUNTED))
+    ], 1)  # fmt: skip
+    vae.register_to_config(latents_mean=latents.mean(1).tolist(), latents_std=latents.std(1).tolist())
+
+
+@torch.no_grad()
+def draw_round_trips(vae: nn.Module, pictures: Pictures, step: int, count: int = 6) -> Sheet:
+    """The first pictures of the run, and what the VAE makes of them."""
+    sheet = Sheet(f"step {step}", ["picture", "round trip", "alpha", "alpha after", "alpha error x 4"])
+    truth = pictures[0].truth[:count]
     decoded = round_trip(vae, truth.to(vae.device))[0].clamp(0, 1).cpu()
     for before, after in zip(truth, decoded):
-        error = ((after[3] - before[3]).abs() * 4).clamp(0, 1)
-        sheet.add("", [], [before, after, torch.stack([error, error, error, torch.ones_like(error)])])
+        planes = (before[3], after[3], ((after[3] - before[3]).abs() * 4).clamp(0, 1))
+        grey = [torch.cat([plane.expand(3, -1, -1), torch.ones_like(plane)[None]]) for plane in planes]
+        sheet.add("", [], [before, after, *grey])
     return sheet
+
+
+class Report:
+    """`training.json`: the configuration, and what was measured on held-out pictures before and after.
+
+    Args:
+        path: where it is kept.
+        config: of the run.
+        held_out: triplets to measure on; none, nothing measured.
+    """
+
+    def __init__(self, path: Path, config: VAEConfig, held_out: list):
+        self.path, self.held_out = path, held_out
+        self.sizes = sorted(set(config.sizes))
+        self.data = {"config": to_dict(config), "held_out": {}}
+        if path.is_file():  # of the same configuration, or the run would have been refused
+            self.data["held_out"] = json.loads(path.read_text(encoding="utf-8"))["held_out"]
+
+    def add(self, when: str, vae: nn.Module) -> str:
+        """Measure now, write it down, and give a line for people."""
+        found = {
+            f"{height}x{width}": measure_vae(vae, self.held_out, (height, width), CHECKED)
+            for height, width in self.sizes if self.held_out
+        }  # fmt: skip
+        self.data["held_out"][when] = found
+        part = self.path.with_name(f".{self.path.name}.tmp")
+        part.write_text(json.dumps(self.data, indent=2) + "\n", encoding="utf-8")
+        part.replace(self.path)
+        lines = [
+            f"{when}, {size} pixels: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            for size, values in found.items()
+        ]  # fmt: skip
+        return "\n".join(lines) or "Nothing is measured: no `held_out` data set is given."

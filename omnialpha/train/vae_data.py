@@ -3,77 +3,112 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from ..data.examples import opaque, read_rgba, to_layer
 from ..data.guides import DRAW
 from ..data.records import Record, Stack, Triplet, read_records
 from ..errors import OmniAlphaError
 from ..resizing import resize
-from .config import VAEConfig
+
+if TYPE_CHECKING:
+    from .vae_config import VAEConfig
 
 LOG = logging.getLogger(__name__)
+ROLES = ("foreground", "background", "composite", "guide")
 TRIES = 20  # unreadable pictures in a row before the data counts as broken
 
 
-class Pictures:
-    """Draws batches from data sets; a batch is a pure function of the seed, the step and the process.
+class Drawn(NamedTuple):
+    """A batch: what the encoder is shown and what should come out, [n, 4, h, w] each, and (record, reason) of failures.
+
+    The two differ in what lies hidden under alpha 0.
+    """
+
+    shown: Tensor
+    truth: Tensor
+    broken: list[tuple[str, str]]
+
+
+class Pictures(Dataset):
+    """Draws batches from data sets; batch number t of process p is a pure function of (seed, t, p).
+
+    Pictures are scaled to cover the size and cropped at random: nothing is stretched.
 
     Args:
-        config: its `data`, `mix`, `sizes`, `batch` and `seed`.
+        config: its `data`, `mix`, `sizes`, `batch`, `seed`, `blend` and `hidden`.
+        process: whose batches.
 
     Raises:
         OmniAlphaError: no data, or none with a role of `mix`.
     """
 
-    def __init__(self, config: VAEConfig):
-        self.config = config
-        self.records: list[Record] = [
-            record for part in config.data for record in read_records(part.path, part.images).of_split(part.split)
-        ]
-        self.by_role = {role: self._having(role) for role, share in config.mix.items() if share > 0}
+    def __init__(self, config: VAEConfig, process: int = 0):
+        self.config, self.process = config, process
+        self.records: list[Record] = []
+        for part in config.data:
+            reading = read_records(part.path, part.images)
+            for problem in reading.problems:
+                LOG.warning("%s, line %d: %s is left out: %s", part.path, problem.line, problem.id, problem.reason)
+            self.records += reading.of_split(part.split)
+        self.by_role = {role: _having(self.records, role) for role, share in config.mix.items() if share > 0}
         lacking = [role for role, records in self.by_role.items() if not records]
         if lacking:
             raise OmniAlphaError(f"No record has a {lacking[0]}: give data that has, or take it out of `mix`.")
         total = sum(config.mix[role] for role in self.by_role)
         self.shares = [config.mix[role] / total for role in self.by_role]
-        self.broken: set[str] = set()
 
-    def batch(self, step: int, process: int) -> torch.Tensor:
-        """[n, 4, h, w] in [0, 1], straight alpha."""
-        rng = np.random.default_rng([self.config.seed, step, process])
-        size = tuple(self.config.sizes[step % len(self.config.sizes)])
-        return torch.stack([self._picture(rng, size) for _ in range(self.config.batch)])
+    def __getitem__(self, number: int) -> Drawn:
+        rng = np.random.default_rng([self.config.seed, number, self.process])
+        size = tuple(self.config.sizes[number % len(self.config.sizes)])
+        broken: list[tuple[str, str]] = []
+        pictures = torch.stack([self._picture(rng, size, broken) for _ in range(self.config.batch)])
+        truth = blend_some(pictures, self.config.blend, rng)
+        return Drawn(hide_some(truth, self.config.hidden, rng), truth, broken)
 
-    def _picture(self, rng: np.random.Generator, size: tuple[int, int]) -> torch.Tensor:
+    def batches(self, numbers: range) -> Iterator[Drawn]:
+        """Those batches in turn, read ahead by the configuration's workers."""
+        workers = self.config.workers
+        # A generator of its own: the loader would otherwise take a number from torch's common one.
+        loader = DataLoader(self, batch_size=None, sampler=numbers, num_workers=workers, generator=torch.Generator())
+        named: set[str] = set()
+        for drawn in loader:
+            for record, reason in drawn.broken:
+                if record not in named:
+                    LOG.warning("skipped %s: %s", record, reason)
+                named.add(record)
+            yield drawn
+
+    def _picture(self, rng: np.random.Generator, size: tuple[int, int], broken: list[tuple[str, str]]) -> Tensor:
         for _ in range(TRIES):
             role = list(self.by_role)[rng.choice(len(self.by_role), p=self.shares)]
             record = self.by_role[role][rng.integers(len(self.by_role[role]))]
             try:
-                return resize(to_layer(_pixels(record, role, rng)), size).clamp(0, 1)
+                return cover(to_layer(_pixels(record, role, rng)), size, rng)
             except OmniAlphaError as error:
-                if record.id not in self.broken:
-                    LOG.warning("skipped %s: %s", record.id, error)
-                self.broken.add(record.id)
-        raise OmniAlphaError(f"{TRIES} pictures in a row cannot be read, the last of them of {record.id}.")
-
-    def _having(self, role: str) -> list[Record]:
-        if role == "guide":
-            return [record for record in self.records if isinstance(record, Triplet)]
-        if role in ("foreground", "background"):
-            return [
-                record
-                for record in self.records
-                if isinstance(record, Stack) or role in getattr(record, "pictures", ())
-            ]
-        return [
-            record for record in self.records if hasattr(record, "composite") or role in getattr(record, "pictures", ())
-        ]
+                broken.append((record.id, str(error)))
+        raise OmniAlphaError(f"{TRIES} pictures in a row cannot be read; the last problem: {broken[-1][1]}")
 
 
-def _pixels(record: Record, role: str, rng: np.random.Generator) -> np.ndarray:
+def _having(records: list[Record], role: str) -> list[Record]:
+    """The records that have a picture of that role; guides are drawn from a triplet's alpha."""
+
+    def has(record: Record) -> bool:
+        if isinstance(record, Stack):
+            return role != "guide"
+        return isinstance(record, Triplet) and ("foreground" if role == "guide" else role) in record.pictures
+
+    return [record for record in records if has(record)]
+
+
+def _pixels(record: Triplet | Stack, role: str, rng: np.random.Generator) -> np.ndarray:
     """A picture of a record as straight float32 [h, w, 4]."""
     if isinstance(record, Stack):
         path = {"background": record.layers[0], "composite": record.composite}.get(role)
@@ -84,22 +119,30 @@ def _pixels(record: Record, role: str, rng: np.random.Generator) -> np.ndarray:
     return read_rgba(record.pictures[role])
 
 
-def random_colours(count: int, generator: torch.Generator) -> torch.Tensor:
-    """[count, 3, 1, 1] in [0, 1]."""
-    return torch.rand(count, 3, 1, 1, generator=generator)
+def cover(layer: Tensor, size: tuple[int, int], rng: np.random.Generator | None = None) -> Tensor:
+    """A layer [4, H, W] scaled until it covers `size` (h, w), and cropped to it, at random or in the middle."""
+    scale = max(wanted / side for wanted, side in zip(size, layer.shape[1:]))
+    layer = resize(layer, tuple(math.ceil(side * scale - 1e-6) for side in layer.shape[1:]))
+    spare = [side - wanted for wanted, side in zip(size, layer.shape[1:])]
+    top, left = (rng.integers(length + 1) if rng else length // 2 for length in spare)
+    return layer[:, top : top + size[0], left : left + size[1]].clamp(0, 1)
 
 
-def blend_some(pictures: torch.Tensor, chance: float, generator: torch.Generator) -> torch.Tensor:
-    """Each picture, by chance, put on a random solid colour: it is opaque then (paper section 3.2.1)."""
-    chosen = (torch.rand(len(pictures), generator=generator) < chance).view(-1, 1, 1, 1)
-    colour = random_colours(len(pictures), generator)
+def blend_some(pictures: Tensor, chance: float, rng: np.random.Generator) -> Tensor:
+    """Each picture, by chance, put on a random solid colour: it is opaque then."""
+    chosen = torch.from_numpy(rng.random((len(pictures), 1, 1, 1)) < chance)
     alpha = pictures[:, 3:]
-    flat = torch.cat([pictures[:, :3] * alpha + colour * (1 - alpha), torch.ones_like(alpha)], 1)
-    return torch.where(chosen, flat, pictures)
+    flat = pictures[:, :3] * alpha + random_colours(len(pictures), rng) * (1 - alpha)
+    return torch.where(chosen, torch.cat([flat, torch.ones_like(alpha)], 1), pictures)
 
 
-def hide_some(pictures: torch.Tensor, chance: float, generator: torch.Generator) -> torch.Tensor:
+def hide_some(pictures: Tensor, chance: float, rng: np.random.Generator) -> Tensor:
     """Each picture, by chance, with a random colour where alpha is 0: what nobody sees must not matter."""
-    chosen = (torch.rand(len(pictures), 1, 1, 1, generator=generator) < chance).float()
-    colour = random_colours(len(pictures), generator) * chosen
-    return torch.cat([torch.where(pictures[:, 3:] > 0, pictures[:, :3], colour), pictures[:, 3:]], 1)
+    chosen = torch.from_numpy(rng.random((len(pictures), 1, 1, 1)) < chance)
+    coloured = torch.where(pictures[:, 3:] > 0, pictures[:, :3], random_colours(len(pictures), rng))
+    return torch.cat([torch.where(chosen, coloured, pictures[:, :3]), pictures[:, 3:]], 1)
+
+
+def random_colours(count: int, rng: np.random.Generator) -> Tensor:
+    """[count, 3, 1, 1] in [0, 1]."""
+    return torch.from_numpy(rng.random((count, 3, 1, 1), dtype=np.float32))
