@@ -55,6 +55,8 @@ def add_commands(commands) -> None:
                        help="largest mean error of foreground over background, in 1/255 (%(default)s)")  # fmt: skip
     check.add_argument("--soft-share", type=float, default=0.02, metavar="S",
                        help="least share of half-transparent pixels of a soft object (%(default)s)")  # fmt: skip
+    check.add_argument("--visible", type=float, default=0.005, metavar="S",
+                       help="least share of the canvas that shows the object (%(default)s)")  # fmt: skip
     check.add_argument("--duplicate-bits", type=int, default=0, metavar="N",
                        help="bits of 64 in which perceptual hashes of the same may differ (%(default)s)")  # fmt: skip
     check.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
@@ -84,7 +86,7 @@ def _build(args) -> None:
     with tqdm(total=config.blocks, unit="block", file=sys.stderr) as bar:
         for done in build(config, args.out, workers=max(1, args.workers or 1), packages=args.packages):
             bar.update(done - bar.n)
-    print(f"{config.blocks * config.grid**2} triplets in {args.out}")
+    print(f"{config.blocks * config.grid**2} records in {args.out}")
     problems = Path(args.out, "problems.jsonl")
     if problems.is_file():
         count = len(problems.read_text(encoding="utf-8").splitlines())
@@ -92,10 +94,18 @@ def _build(args) -> None:
 
 
 def _filter(args) -> None:
+    from tqdm import tqdm
+
     from .data.filter import Limits, filter_data
 
-    limits = Limits(args.recomposition / 255, args.soft_share, args.duplicate_bits)
-    report = filter_data(args.dataset, limits, workers=max(1, args.workers or 1))
+    limits = Limits(args.recomposition / 255, args.soft_share, args.duplicate_bits, args.visible)
+    with tqdm(unit="record", file=sys.stderr) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = filter_data(args.dataset, limits, workers=max(1, args.workers or 1), progress=progress)
     print(f"{report['kept']} kept, {report['rejected']} rejected; see {args.dataset}/report.json and report.png")
     for reason, count in report["reasons"].items():
         print(f"  {count:6}  {reason}")

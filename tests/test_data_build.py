@@ -55,6 +55,18 @@ def test_a_block_shares_its_pictures(dataset):
     assert len(list((dataset / "composite").iterdir())) == 16
 
 
+def test_stacks_have_as_many_layers_as_asked_for(tmp_path):
+    folder = make_triplets(tmp_path, count=4, layers=4)
+    stacks = read_records(folder).records
+    assert len(stacks) == 4 and filter_data(folder)["kept"] == 4
+    for stack in stacks:
+        shown, *fronts = (read_rgba(path) for path in stack.layers)
+        for front in fronts:
+            shown = np.concatenate([composite(front, shown[..., :3]), shown[..., 3:]], -1)
+        assert len(fronts) == 3 and np.abs(shown - read_rgba(stack.composite)).max() <= 0.5 / 255 + 1e-5
+        assert len(stack.captions) == 4 and all(words in stack.caption for words in stack.captions)
+
+
 def test_any_number_of_workers_makes_the_same_bytes(dataset, tmp_path):
     config = read_build(dataset)
     for _ in build(config, tmp_path / "again", workers=2):
@@ -93,7 +105,7 @@ def test_another_configuration_is_refused(own):
 @pytest.mark.parametrize(("change", "words"), [
     ({"split": "some"}, "train, test or all"), ({"size": 8}, "32 to 4096"),
     ({"chances": {"wings": 1.0}}, "effects among"),
-    ({"scale": (0.9, 0.2)}, "two shares"),
+    ({"scale": (0.9, 0.2)}, "two shares"), ({"layers": 1}, "2 to 16"), ({"textures": 3.0}, "a share"),
 ])  # fmt: skip
 def test_bad_settings_teach(change, words):
     with pytest.raises(OmniAlphaError, match=words):
@@ -162,6 +174,62 @@ def test_the_filter_rejects_with_a_reason(own, fault):
     assert filter_data(own, Limits())["reasons"] == report["reasons"], "safe to repeat"
 
 
+def test_what_was_measured_is_not_read_again(own, monkeypatch):
+    first = filter_data(own)
+    strict = filter_data(own, Limits(visible=0.9))
+    assert strict["kept"] == 0 and strict["reasons"] == {"empty alpha": 4}
+    with pytest.raises(OmniAlphaError, match=r"no usable record.*rejected 4"):
+        read_records(own)
+    read = []
+    monkeypatch.setattr("omnialpha.data.measure.read_rgba", lambda path: read.append(path) or read_rgba(path))
+    monkeypatch.setattr("omnialpha.data.measure._read", lambda path: read.append(path) or read_rgba(path))
+    with (own / "measures.jsonl").open("a") as file:
+        file.write('{"id": "cut o')  # as a stopped filter leaves it
+    assert filter_data(own) == first and not read
+    changed = read_records(own).records[0]
+    Image.new("RGB", (64, 64)).save(changed.pictures["composite"])
+    assert filter_data(own)["reasons"] == {"recomposition": 1}
+    assert set(read) == set(changed.files), "only what has changed is read"
+
+
+def test_a_rejected_line_takes_no_namesake_along(own):
+    edit_records(own, lambda records: records.append(records[0]))
+    assert filter_data(own)["reasons"] == {"duplicate id": 1}
+    assert len(read_records(own).records) == 4
+
+
+def test_near_duplicates_are_found_whatever_they_are_called(own):
+    def copy(records):
+        twin = {**records[0], "id": "twin", "composite": "composite/twin.png"}
+        twin["captions"] = {"foreground": "something else"}
+        records.append(twin)
+
+    edit_records(own, copy)
+    shown = Image.open(own / "composite/000000-00.png")
+    shown.save(own / "composite/twin.jpg", quality=85)
+    Image.open(own / "composite/twin.jpg").save(own / "composite/twin.png")
+    assert filter_data(own, Limits(recomposition=0.1))["reasons"] == {"near-duplicate": 1}
+    assert filter_data(own, Limits(recomposition=0.1, duplicate_bits=-1))["rejected"] == 0
+
+
+def test_stacks_and_lists_are_filtered_too(own):
+    names = {kind: next((own / kind).iterdir()).relative_to(own).as_posix() for kind in ("foreground", "background")}
+    front, back = read_rgba(own / names["foreground"]), read_rgba(own / names["background"])
+    shown = composite(front, composite(front, back[..., :3]))
+    Image.fromarray((shown * 255).round().astype(np.uint8)).save(own / "all.png")
+    (own / "broken.png").write_bytes(b"junk")
+    layers = [names["background"], names["foreground"], names["foreground"]]
+    rows = [
+        {"id": "stack", "layers": layers, "composite": "all.png", "captions": {"composite": "two of a kind"}},
+        {"id": "wrong", "layers": layers, "composite": names["background"], "captions": {"composite": "one"}},
+        {"id": "list", "prompt": "x", "input_images": ["all.png"], "output_images": [names["foreground"]]},
+        {"id": "torn", "prompt": "x", "input_images": ["broken.png"], "output_images": [names["foreground"]]},
+    ]
+    (own / "triplets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert filter_data(own)["reasons"] == {"recomposition": 1, "unreadable picture": 1}
+    assert [record.id for record in read_records(own).records] == ["stack", "list"]
+
+
 def test_commands(tmp_path, capsys):
     objects, backgrounds = make_materials(tmp_path)
     out = tmp_path / "out"
@@ -179,7 +247,7 @@ def test_commands(tmp_path, capsys):
     assert main(["data", "filter", str(out), "--workers", "1"]) == 0
     assert main(["data", "show", str(out), "--sheet", str(tmp_path / "sheet.png")]) == 0
     said = capsys.readouterr().out
-    assert "16 triplets" in said and "kept" in said and "21: text_to_rgba" in said
+    assert "16 records" in said and "kept" in said and "21: text_to_rgba" in said
     assert Image.open(tmp_path / "sheet.png").width > 500
     assert main(["data", "build", "--out", str(tmp_path / "x")]) == 2
     assert main(["data", "show", str(tmp_path / "nowhere")]) == 2

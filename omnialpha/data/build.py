@@ -19,8 +19,8 @@ from PIL import Image
 
 from ..config import from_dict, to_dict
 from ..errors import OmniAlphaError
-from .backgrounds import draw_background
-from .compose import CHANCES, Composer, composite
+from .blocks import compose_block
+from .compose import CHANCES
 from .materials import Materials, load_materials, sources_of
 from .parallel import spread, sweep, write_atomically
 from .records import json_lines
@@ -32,7 +32,7 @@ PARTS = "parts"
 
 @dataclass
 class BuildConfig:
-    """What to build. `docs/data.md` explains every key.
+    """What to build.
 
     Attributes:
         objects: a folder of RGBA pictures, or "fluent-emoji", or "glyphs".
@@ -46,6 +46,7 @@ class BuildConfig:
         textures: share of backgrounds that are drawn.
         chances: effect or placement -> how often; see `compose.CHANCES`.
         scale: range of an object's longer side as a share of the canvas' shorter one.
+        layers: of each picture; above 2, stacks of that many layers (the background and several objects) are made.
         portraits: foregrounds alone, centred, for drawing from words; no background, no composite.
         familiar: names of objects that `familiar_share` of the portraits show.
     """
@@ -61,6 +62,7 @@ class BuildConfig:
     textures: float = 0.4
     chances: dict[str, float] = field(default_factory=lambda: dict(CHANCES))
     scale: tuple[float, float] = (0.5, 0.97)
+    layers: int = 2
     portraits: bool = False
     familiar: tuple[str, ...] = ()
     familiar_share: float = 0.75
@@ -71,6 +73,8 @@ class BuildConfig:
             "size": (32 <= self.size <= 4096, "32 to 4096 pixels"),
             "grid": (1 <= self.grid <= 16, "1 to 16"),
             "count": (self.count >= 1, "1 or more"),
+            "layers": (2 <= self.layers <= 16, "2 to 16"),
+            "textures": (0 <= self.textures <= 1, "a share between 0 and 1"),
             "scale": (0 < self.scale[0] <= self.scale[1] <= 1, "two shares between 0 and 1, the smaller first"),
             "chances": (set(self.chances) <= set(CHANCES), f"effects among {', '.join(CHANCES)}"),
         }
@@ -125,68 +129,14 @@ def build(config: BuildConfig, out: Path | str, *, workers: int = 1, packages: s
         ) from error
 
 
-def compose_block(
-    config: BuildConfig, block: int, materials: Materials
-) -> tuple[dict[str, np.ndarray], list[dict], set[str]]:
-    """One block: pictures by relative path, float32 [h, w, 3 or 4] in [0, 1]; records that name them; problems."""
-    rng = np.random.default_rng([config.seed, block])
-    composer = Composer(materials.bank, rng, config.chances, config.portraits, config.scale)
-    h, w = config.aspects[rng.integers(len(config.aspects))]
-    size = (round(config.size * h / max(h, w)), round(config.size * w / max(h, w)))
-    pictures: dict[str, np.ndarray] = {}
-    if config.portraits:
-        return pictures, _portraits(config, block, composer, size, pictures), composer.problems
-    scenes = [
-        draw_background(materials.photos, size, rng, config.textures, composer.problems) for _ in range(config.grid)
-    ]
-    layers = [composer.foreground(size, scene=scenes[index][0]) for index in range(config.grid)]
-    names = [f"{block:06d}-{index}" for index in range(config.grid)]
-    # What is stored has 8 bits, so the composite is made of that.
-    scenes = [(to_8_bits(scene), caption) for scene, caption in scenes]
-    for name, layer, (scene, _) in zip(names, layers, scenes):
-        layer.pixels = to_8_bits(layer.pixels)
-        pictures[f"foreground/{name}.png"], pictures[f"background/{name}.png"] = layer.pixels, scene
-    records = []
-    for i, layer in enumerate(layers):
-        for j, (scene, words) in enumerate(scenes):
-            pictures[f"composite/{names[i]}{j}.png"] = composite(layer.pixels, scene)
-            captions = {"foreground": layer.name, "background": words, "composite": f"{layer.name} on {words}"}
-            records.append({
-                "id": f"{names[i]}{j}", "foreground": f"foreground/{names[i]}.png",
-                "background": f"background/{names[j]}.png", "composite": f"composite/{names[i]}{j}.png",
-                "captions": captions, "split": "test" if config.split == "test" else "train", "tags": layer.tags,
-            })  # fmt: skip
-    return pictures, records, composer.problems
-
-
-def _portraits(config: BuildConfig, block: int, composer: Composer, size, pictures: dict) -> list[dict]:
-    """Records of foregrounds alone; fills `pictures`."""
-    names, rng = composer.bank.names, composer.rng
-    familiar = [index for index, name in enumerate(names) if name in config.familiar]
-    records = []
-    for k in range(config.grid**2):
-        often = familiar and rng.random() < config.familiar_share
-        layer = composer.foreground(size, int(rng.choice(familiar)) if often else None)
-        path = f"foreground/{block:06d}-{k:02d}.png"
-        pictures[path] = layer.pixels
-        records.append({"id": f"{block:06d}-{k:02d}", "foreground": path, "captions": {"foreground": layer.name},
-                        "split": "test" if config.split == "test" else "train", "tags": layer.tags})  # fmt: skip
-    return records
-
-
-def to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """Rounded to what an 8-bit file keeps, as float32; hidden colour stays black."""
-    return (np.round(np.clip(pixels, 0, 1) * 255) / 255).astype(np.float32)
-
-
 def _build_block(job: tuple[BuildConfig, Path, int, str | None]) -> None:
     config, out, block, packages = job
-    pictures, records, problems = compose_block(config, block, _materials(config, packages))
-    for path, pixels in pictures.items():
+    made = compose_block(config, block, _materials(config, packages))
+    for path, pixels in made.pictures.items():
         content = io.BytesIO()
         Image.fromarray((pixels * 255).round().astype(np.uint8)).save(content, "PNG", compress_level=3)
         write_atomically(out / path, content.getvalue())
-    rows = [*records, *({"problem": problem} for problem in sorted(problems))]
+    rows = [*made.records, *({"problem": problem} for problem in sorted(made.problems))]
     write_atomically(_part(out, block), _lines(rows))
 
 
@@ -229,16 +179,16 @@ def _claim(out: Path, config: BuildConfig) -> None:
     note = out / "dataset.json"
     wanted = to_dict(config)
     if note.is_file():
-        found = _read_note(note).get("config", {})
-        different = [key for key in wanted if found.get(key) != wanted[key]]
+        found = to_dict(read_build(out) or BuildConfig(""))
+        different = [key for key in wanted if found[key] != wanted[key]]
         if different:
             key = different[0]
             raise OmniAlphaError(
-                f"{out} holds a data set built with {key} = {found.get(key)!r}, not {wanted[key]!r}. Give the same "
+                f"{out} holds a data set built with {key} = {found[key]!r}, not {wanted[key]!r}. Give the same "
                 f"configuration to go on with it, or another --out."
             )
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(path.suffix != ".tmp" for path in out.iterdir()):
         raise OmniAlphaError(f"{out} is not empty and holds no data set. Give a new folder.")
     try:
         out.mkdir(parents=True, exist_ok=True)

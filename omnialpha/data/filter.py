@@ -1,191 +1,196 @@
-"""Reject triplets that would teach something wrong, each with a reason, and report what was kept and why not.
+"""Reject records that would teach something wrong, each with a reason, and report what was kept and why not.
 
 Nothing is deleted: `rejected.jsonl` lists the records that readers leave out, `report.json` counts reasons, and
-`report.png` shows examples of both.
+`report.png` shows examples of both. Pictures are measured once (`measures.jsonl`); other limits only judge anew.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ..errors import OmniAlphaError
 from ..sheet import Sheet
-from .compose import composite
 from .examples import opaque, read_rgba, to_layer
+from .measure import Measures, measure_all, near_duplicates
 from .parallel import write_atomically
-from .records import Triplet, read_records
+from .records import Record, Stack, Supervised, Triplet, read_records
 
 SOFT_TAGS = {"hair", "blur", "glass", "fade", "shadow"}  # tags that claim half-transparent pixels
-PER_REASON = 4  # examples in the report
+PER_REASON = 20  # ids in the report
+ROWS = 4  # rows of kept records on the sheet
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When a triplet is rejected.
+    """When a record is rejected.
 
     Attributes:
         recomposition: largest mean absolute difference of foreground over background from the composite, [0, 1].
         soft_share: least share of visible pixels with alpha between .05 and .95 where a tag claims a soft edge.
-        duplicate_bits: composites with the same caption whose 64-bit perceptual hashes differ in no more bits.
+        duplicate_bits: most bits of 128 in which the perceptual hashes of duplicates differ; -1 looks for none.
         visible: least share of the canvas that shows the object; with more than 1 - `visible` alpha counts as full.
     """
 
     recomposition: float = 2 / 255
     soft_share: float = 0.02
-    duplicate_bits: int = 0
+    duplicate_bits: int = 2
     visible: float = 0.005
 
-
-@dataclass(frozen=True)
-class Finding:
-    """What the look at one triplet gave: why it is rejected ("" for not at all), and its perceptual hash."""
-
-    id: str
-    reason: str
-    hash: int = 0
+    def __post_init__(self):
+        if not -1 <= self.duplicate_bits <= 16:
+            raise OmniAlphaError(f"duplicate bits: expected -1 (off) to 16, found {self.duplicate_bits}.")
 
 
-def filter_data(folder: Path | str, limits: Limits = Limits(), *, workers: int = 1) -> dict:
-    """Look at every triplet of a data set; write `rejected.jsonl`, `report.json` and `report.png`. Safe to repeat.
+def _empty(record: Record, found: Measures, limits: Limits) -> str:
+    return f"{found.visible:.2%} of the canvas shows something" if found.visible < limits.visible else ""
+
+
+def _full(record: Record, found: Measures, limits: Limits) -> str:
+    return "the object leaves no transparent surround" if found.solid > 1 - limits.visible else ""
+
+
+def _hard(record: Record, found: Measures, limits: Limits) -> str:
+    claimed = sorted(SOFT_TAGS & set(getattr(record, "tags", ())))
+    if not claimed or found.soft >= limits.soft_share:
+        return ""
+    return f"tagged {', '.join(claimed)}, but {found.soft:.2%} of its pixels are half-transparent"
+
+
+def _mute(record: Record, found: Measures, limits: Limits) -> str:
+    words = record.captions.get("foreground", "") if isinstance(record, Triplet) else record.caption
+    return "" if words.strip() else "nobody says what it shows"
+
+
+def _apart(record: Record, found: Measures, limits: Limits) -> str:
+    if found.error is None or found.error <= limits.recomposition:
+        return ""
+    return f"foreground over background is off by {found.error * 255:.1f}/255 on average"
+
+
+# reason -> what is wrong in particular, "" for nothing
+CHECKS: dict[str, Callable[[Record, Measures, Limits], str]] = {
+    "empty alpha": _empty, "full alpha": _full, "no soft edge": _hard, "missing caption": _mute,
+    "recomposition": _apart,
+}  # fmt: skip
+
+
+def filter_data(
+    folder: Path | str, limits: Limits = Limits(), *, workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict:  # fmt: skip
+    """Judge every record of a data set; write `rejected.jsonl`, `report.json` and `report.png`. Safe to repeat.
+
+    Args:
+        folder: the data set.
+        limits: when a record is rejected.
+        workers: processes.
+        progress: called with how many records are measured, and of how many.
 
     Returns:
         The report: {"kept", "rejected", "reasons": {reason: count}, "limits", "examples": {reason: [ids]}}.
 
     Raises:
-        OmniAlphaError: not a data set folder, or no record in it can be read.
+        OmniAlphaError: not a data set folder, no record in it can be read, or the disk is full.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise OmniAlphaError(f"{folder} is no folder. The filter works on a data set folder, as `data build` makes it.")
-    (folder / "rejected.jsonl").unlink(missing_ok=True)  # judged anew
-    reading = read_records(folder)
-    records = [record for record in reading.records if isinstance(record, Triplet)]
-    jobs = [(record, limits) for record in records]
-    if workers > 1 and len(jobs) > 200:
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            findings = pool.starmap(examine, jobs, chunksize=50)
-    else:
-        findings = [examine(*job) for job in jobs]
-    findings = _mark_duplicates(findings, records, limits.duplicate_bits)
-    bad = [finding for finding in findings if finding.reason]
-    rejected = [{"id": finding.id, "reason": finding.reason} for finding in bad]
-    rejected += [{"id": problem.id, "reason": f"line {problem.line}: {problem.reason}"} for problem in reading.problems]
-    reasons = Counter(_kind(item["reason"]) for item in rejected)
-    examples = {reason: [item["id"] for item in rejected if _kind(item["reason"]) == reason][:20] for reason in reasons}
-    report = {
-        "kept": len(records) - len(bad), "rejected": len(rejected), "reasons": dict(reasons.most_common()),
-        "limits": asdict(limits), "examples": examples,
-    }  # fmt: skip
-    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in rejected)
-    write_atomically(folder / "report.json", (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
-    _draw(folder / "report.png", records, findings, report)
-    write_atomically(folder / "rejected.jsonl", lines.encode())
+    reading = read_records(folder, rejected=True)
+    try:
+        found = measure_all(folder, reading.records, workers, progress)
+        bad = judge(reading.records, found, limits)
+        rows = [{"id": name, "reason": reason} for name, reason in bad.items()]
+        rows += [{"line": problem.line, "id": problem.id, "reason": problem.reason} for problem in reading.problems]
+        report = _report(rows, len(reading.records) - len(bad), limits)
+        write_atomically(folder / "report.json", (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
+        _draw(folder / "report.png", reading.records, bad, report)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_atomically(folder / "rejected.jsonl", lines.encode())
+    except OSError as error:
+        raise OmniAlphaError(
+            f"Could not write to {folder}: {error.strerror or error}. Make room and run the same command again: what "
+            f"was measured is not measured again."
+        ) from error
     return report
 
 
-def examine(record: Triplet, limits: Limits) -> Finding:
-    """One triplet's reason to be rejected, or "" and its perceptual hash."""
-    try:
-        layers = {role: read_rgba(path) for role, path in record.pictures.items()}
-    except OmniAlphaError as error:
-        return Finding(record.id, f"unreadable picture: {error}")
-    reason = _fault(record, layers, limits)
-    if reason:
-        return Finding(record.id, reason)
-    shown = layers.get("composite", layers["foreground"])
-    return Finding(record.id, "", _hash(shown))
+def judge(records: list[Record], found: list[Measures], limits: Limits) -> dict[str, str]:
+    """id -> "reason: particulars" of every record that is rejected."""
+    reasons = {}
+    for record, measures in zip(records, found, strict=True):
+        reason = measures.fault
+        if not reason and not isinstance(record, Supervised):
+            said = ((name, check(record, measures, limits)) for name, check in CHECKS.items())
+            reason = next((f"{name}: {words}" for name, words in said if words), "")
+        if reason:
+            reasons[record.id] = reason
+    # Portraits of one object are alike by intention; only what has a composite is compared.
+    compared = [measures for measures in found if measures.id not in reasons and measures.error is not None]
+    if limits.duplicate_bits >= 0:
+        for place, twin in near_duplicates(compared, limits.duplicate_bits):
+            reasons[compared[place].id] = f"near-duplicate: shows the same as {compared[twin].id}"
+    return {record.id: reasons[record.id] for record in records if record.id in reasons}
 
 
-def _fault(record: Triplet, layers: dict[str, np.ndarray], limits: Limits) -> str:
-    with Image.open(record.pictures["foreground"]) as image:
-        if not image.has_transparency_data:
-            return "no alpha channel: the foreground is a plain picture"
-    sizes = {role: f"{layer.shape[1]}x{layer.shape[0]}" for role, layer in layers.items()}
-    if len(set(sizes.values())) > 1:
-        return "sizes differ: " + ", ".join(f"{role} {size}" for role, size in sizes.items())
-    alpha = layers["foreground"][..., 3]
-    visible = (alpha > 0.05).mean()
-    if visible < limits.visible:
-        return f"empty alpha: {visible:.2%} of the canvas shows something"
-    if (alpha > 0.95).mean() > 1 - limits.visible:
-        return "full alpha: the object leaves no transparent surround"
-    soft = ((alpha > 0.05) & (alpha < 0.95)).mean() / visible
-    claimed = sorted(SOFT_TAGS & set(record.tags))
-    if claimed and soft < limits.soft_share:
-        return f"no soft edge: tagged {', '.join(claimed)}, but {soft:.2%} of its pixels are half-transparent"
-    if not record.captions.get("foreground", "").strip():
-        return "missing caption: nobody says what the foreground shows"
-    if {"background", "composite"} <= set(layers):
-        again = composite(layers["foreground"], layers["background"][..., :3])
-        error = float(np.abs(again - layers["composite"][..., :3]).mean())
-        if error > limits.recomposition:
-            return f"recomposition: foreground over background is off by {error * 255:.1f}/255 on average"
-    return ""
+def _report(rows: list[dict], kept: int, limits: Limits) -> dict:
+    reasons = [row["reason"].split(":")[0] for row in rows]
+    examples = {
+        name: [str(row.get("id") or f"line {row.get('line')}") for row, reason in zip(rows, reasons) if reason == name]
+        for name in reasons
+    }
+    return {
+        "kept": kept, "rejected": len(rows), "reasons": dict(Counter(reasons).most_common()), "limits": asdict(limits),
+        "examples": {name: ids[:PER_REASON] for name, ids in examples.items()},
+    }  # fmt: skip
 
 
-def _kind(reason: str) -> str:
-    """The reason without its particulars."""
-    head = reason.split(":")[1].strip() if reason.startswith("line ") else reason.split(":")[0]
-    return head
-
-
-def _hash(layer: np.ndarray) -> int:
-    try:
-        from imagehash import phash
-    except ImportError as error:
-        raise OmniAlphaError("The filter needs ImageHash: pip install -r requirements-train.txt") from error
-    flat = composite(layer, np.ones_like(layer[..., :3]))
-    return int(str(phash(Image.fromarray((flat * 255).round().astype(np.uint8)))), 16)
-
-
-def _mark_duplicates(findings: list[Finding], records: list[Triplet], bits: int) -> list[Finding]:
-    """Reject all but the first of those that show the same thing under the same words."""
-    first: dict[str, list[Finding]] = {}
-    marked = []
-    for finding, record in zip(findings, records, strict=True):
-        if not finding.reason:
-            words = record.captions.get("composite", record.captions.get("foreground", ""))
-            same = next((old for old in first.get(words, ()) if (old.hash ^ finding.hash).bit_count() <= bits), None)
-            # Portraits of one object are alike by intention; a portrait has no composite.
-            if same and "composite" in record.pictures:
-                finding = Finding(finding.id, f"near-duplicate: shows the same as {same.id}", finding.hash)
-            else:
-                first.setdefault(words, []).append(finding)
-        marked.append(finding)
-    return marked
-
-
-def _draw(path: Path, records: list[Triplet], findings: list[Finding], report: dict) -> None:
-    """The contact sheet: a row of what was kept, and a row for every reason."""
+def _draw(path: Path, records: list[Record], bad: dict[str, str], report: dict) -> None:
+    """The contact sheet: rows of what was kept, spread over the data set, and a row for every reason."""
     by_id = {record.id: record for record in records}
-    columns = ["foreground", "background", "composite"] * 2
-    sheet = Sheet(f"{report['kept']} kept, {report['rejected']} rejected", columns)
-
-    def cells(names: list[str]) -> list:
-        return [_cell(by_id[name], role) if name in by_id else None for name in names[:2] for role in columns[:3]]
-
-    kept = [finding.id for finding in findings if not finding.reason]
-    for index in range(min(PER_REASON, len(kept) // 2 + len(kept) % 2)):
-        spread = kept[index * max(1, len(kept) // PER_REASON) :]
-        sheet.add("kept", [_short(by_id[name].captions.get("foreground", "")) for name in spread[:2]], cells(spread))
+    kept = [record.id for record in records if record.id not in bad]
+    step = max(1, len(kept) // (2 * ROWS))
+    sheet = Sheet(f"{path.parent.name}: {report['kept']} kept, {report['rejected']} rejected",
+                  ["foreground", "background", "composite"] * 2)  # fmt: skip
+    for names in zip(kept[::step][: 2 * ROWS : 2], [*kept[::step][1 : 2 * ROWS : 2], None]):
+        sheet.add("kept", [_short(_words(by_id[name])) for name in names if name], _cells(by_id, names))
     for reason, names in report["examples"].items():
-        sheet.add(reason, [f"{report['reasons'][reason]} of them", *names[:2]], cells(names))
+        words = [_short(bad.get(name, "").partition(": ")[2] or name) for name in names[:2]]
+        sheet.add(f"{reason}: {report['reasons'][reason]}", words, _cells(by_id, names[:2]))
     sheet.save(path)
 
 
-def _cell(record: Triplet, role: str):
+def _words(record: Record) -> str:
+    return record.captions.get("foreground", "") if isinstance(record, Triplet) else getattr(record, "caption", "")
+
+
+def _cells(by_id: dict[str, Record], names) -> list:
+    """Three cells per record: front, back, and both."""
+    cells = []
+    for name in names:
+        record, files = by_id.get(name), [None, None, None]
+        if isinstance(record, Triplet):
+            files = [record.pictures.get(role) for role in ("foreground", "background", "composite")]
+        elif isinstance(record, Stack):
+            files = [record.layers[-1], record.layers[0], record.composite]
+        elif isinstance(record, Supervised):
+            files = [record.outputs[0], None, record.inputs[0] if record.inputs else None]
+        cells += [_cell(file) if file else None for file in files]
+    return cells
+
+
+def _cell(file: Path):
+    """A layer to show; a grey square where it cannot be read."""
     try:
-        return to_layer(read_rgba(record.pictures[role])) if role in record.pictures else None
+        return to_layer(read_rgba(file))
     except OmniAlphaError:
         return to_layer(opaque(np.full((32, 32), 0.85, np.float32)))
 
 
-def _short(text: str, most: int = 30) -> str:
+def _short(text: str, most: int = 34) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -117,7 +117,7 @@ def read_records(path: Path | str, images: Path | str | None = None, *, rejected
         try:
             record = parse_record(data, root)
             if record.id in seen:
-                raise ValueError(f"the id {record.id!r} stands on an earlier line already")
+                raise ValueError(f"duplicate id: {record.id!r} stands on an earlier line already")
             for file in record.files:
                 if file not in known:
                     known[file] = file.is_file()
