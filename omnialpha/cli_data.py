@@ -19,7 +19,7 @@ Every key of a configuration can be given with --set; docs/data.md explains them
 SHORTCUTS = ("objects", "backgrounds", "count", "size", "seed", "split")
 
 FILTER_HELP = """\
-Looks at every triplet and rejects, with a reason, what would teach something wrong: unreadable or missing pictures,
+Looks at every record and rejects, with a reason, what would teach something wrong: unreadable or missing pictures,
 sizes that differ, empty or full alpha, a composite that is not foreground over background, soft edges that are claimed
 but not there, near-duplicates, missing captions. Nothing is deleted: rejected.jsonl lists what training leaves out."""
 
@@ -38,8 +38,8 @@ def add_commands(commands) -> None:
     build.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file; see configs/micro")
     build.add_argument("--out", required=True, metavar="DIR", help="folder of the data set")
     build.add_argument("--objects", metavar="DIR", help="RGBA pictures, or a source: fluent-emoji, glyphs")
-    build.add_argument("--backgrounds", metavar="DIR", help="pictures, or a source: photographs, textures")
-    build.add_argument("--count", type=int, metavar="N", help="triplets to make")
+    build.add_argument("--backgrounds", metavar="DIR", help="pictures, or photographs, odd-photographs, textures")
+    build.add_argument("--count", type=int, metavar="N", help="records to make")
     build.add_argument("--size", type=int, metavar="PX", help="longer side of the pictures")
     build.add_argument("--seed", type=int, metavar="S", help="another seed, another data set")
     build.add_argument("--split", choices=("train", "test", "all"), help="which objects and backgrounds to use")
@@ -57,8 +57,8 @@ def add_commands(commands) -> None:
                        help="least share of half-transparent pixels of a soft object (%(default)s)")  # fmt: skip
     check.add_argument("--visible", type=float, default=0.005, metavar="S",
                        help="least share of the canvas that shows the object (%(default)s)")  # fmt: skip
-    check.add_argument("--duplicate-bits", type=int, default=0, metavar="N",
-                       help="bits of 64 in which perceptual hashes of the same may differ (%(default)s)")  # fmt: skip
+    check.add_argument("--duplicate-bits", type=int, default=2, metavar="N",
+                       help="most bits of 128 in which hashes of duplicates differ, -1 for off (%(default)s)")  # fmt: skip
     check.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
     check.set_defaults(command=_filter)
 

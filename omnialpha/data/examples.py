@@ -77,6 +77,13 @@ def caption_of(record: Triplet, task: Task) -> str:
     return next((record.captions[role] for role in roles if record.captions.get(role)), "")
 
 
+def words_of(record: Record) -> str:
+    """What a record shows, or for a supervised one what is asked; "" where nobody says."""
+    if isinstance(record, Triplet):
+        return record.captions.get("foreground", "")
+    return record.caption if isinstance(record, Stack) else record.prompt
+
+
 def derive(
     record: Record, task: str, rng: np.random.Generator, rule: SizeRule | None = None,
     augmentations: Iterable[str] = (), caption_rate: float = 0.5,

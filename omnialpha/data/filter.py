@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import OmniAlphaError
 from ..sheet import Sheet
-from .examples import opaque, read_rgba, to_layer
+from .examples import opaque, read_rgba, to_layer, words_of
 from .measure import Measures, measure_all, near_duplicates
 from .parallel import write_atomically
 from .records import Record, Stack, Supervised, Triplet, read_records
@@ -63,8 +63,7 @@ def _hard(record: Record, found: Measures, limits: Limits) -> str:
 
 
 def _mute(record: Record, found: Measures, limits: Limits) -> str:
-    words = record.captions.get("foreground", "") if isinstance(record, Triplet) else record.caption
-    return "" if words.strip() else "nobody says what it shows"
+    return "" if words_of(record).strip() else "nobody says what it shows"
 
 
 def _apart(record: Record, found: Measures, limits: Limits) -> str:
@@ -158,15 +157,11 @@ def _draw(path: Path, records: list[Record], bad: dict[str, str], report: dict) 
     sheet = Sheet(f"{path.parent.name}: {report['kept']} kept, {report['rejected']} rejected",
                   ["foreground", "background", "composite"] * 2)  # fmt: skip
     for names in zip(kept[::step][: 2 * ROWS : 2], [*kept[::step][1 : 2 * ROWS : 2], None]):
-        sheet.add("kept", [_short(_words(by_id[name])) for name in names if name], _cells(by_id, names))
+        sheet.add("kept", [_short(words_of(by_id[name])) for name in names if name], _cells(by_id, names))
     for reason, names in report["examples"].items():
         words = [_short(bad.get(name, "").partition(": ")[2] or name) for name in names[:2]]
         sheet.add(f"{reason}: {report['reasons'][reason]}", words, _cells(by_id, names[:2]))
     sheet.save(path)
-
-
-def _words(record: Record) -> str:
-    return record.captions.get("foreground", "") if isinstance(record, Triplet) else getattr(record, "caption", "")
 
 
 def _cells(by_id: dict[str, Record], names) -> list:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..sheet import Sheet
 from ..tasks import TASKS
-from .examples import derive, tasks_of
+from .examples import derive, tasks_of, words_of
 from .records import Stack, Supervised, Triplet, read_records
 
 KINDS = {Triplet: "triplets", Stack: "stacks", Supervised: "supervised examples"}
@@ -25,13 +25,13 @@ def describe(path: Path | str, images: Path | str | None = None) -> str:
     splits = Counter(record.split for record in reading.records)
     tags = Counter(tag for record in reading.records if isinstance(record, Triplet) for tag in record.tags)
     tasks = Counter(task for record in reading.records for task in tasks_of(record))
-    words = Counter(record.captions.get("foreground", "") for record in reading.records if isinstance(record, Triplet))
+    words = Counter(word for record in reading.records if (word := words_of(record)))
     step = max(1, len(reading.records) // SAMPLE)
     sizes = Counter(_size(record) for record in reading.records[::step][:SAMPLE])
     lines = [
         _row("records", kinds), _row("splits", splits), _row("sizes", sizes), _row("tags", tags),
         f"tasks     {len(tasks)}: {', '.join(tasks)}",
-        f"captions  {len(words)} different, such as {', '.join(word for word, _ in words.most_common(5))}",
+        f"captions  {len(words)} different, such as {'; '.join(word for word, _ in words.most_common(5))}",
     ]  # fmt: skip
     if whole > len(reading.records):
         lines.append(f"rejected  {whole - len(reading.records)}, see rejected.jsonl")
