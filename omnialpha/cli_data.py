@@ -58,7 +58,7 @@ def add_commands(commands) -> None:
     check.add_argument("--visible", type=float, default=0.005, metavar="S",
                        help="least share of the canvas that shows the object (%(default)s)")  # fmt: skip
     check.add_argument("--duplicate-bits", type=int, default=2, metavar="N",
-                       help="most bits of 128 in which hashes of duplicates differ, -1 for off (%(default)s)")  # fmt: skip
+                       help="most bits of 128 that differ in hashes of duplicates, -1: off (%(default)s)")  # fmt: skip
     check.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
     check.set_defaults(command=_filter)
 
