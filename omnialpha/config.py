@@ -56,6 +56,21 @@ def from_dict(kind: type[T], data: Mapping[str, Any], where: str) -> T:
     return kind(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in data.items()})
 
 
+def require(config: Any, checks: Mapping[str, tuple[Any, str]]) -> None:
+    """Hold a configuration to its rules.
+
+    Args:
+        config: a dataclass instance.
+        checks: field -> (whether it is good, what is expected of it).
+
+    Raises:
+        OmniAlphaError: names the first field that is not good, what was found and what is expected.
+    """
+    for name, (good, expected) in checks.items():
+        if not good:
+            raise OmniAlphaError(f"{name}: expected {expected}, found {getattr(config, name)!r}.")
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The reverse of `from_dict`, ready for JSON: tuples become lists and paths text."""
 

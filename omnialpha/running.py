@@ -67,7 +67,7 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise OmniAlphaError(f"There is no device '{name}' here ({reason}). Use --device cpu or auto.") from error
     return device

@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 
 from omnialpha.cli import main
 from omnialpha.config import read_config
+from omnialpha.data.records import Stack, Supervised
 from omnialpha.errors import OmniAlphaError
 from omnialpha.pipeline import OmniAlphaPipeline
 from omnialpha.tasks import TASKS
-from omnialpha.train.cache import write_cache
+from omnialpha.train.cache import words_of, write_cache
 from omnialpha.train.config import CacheConfig, DataPart, Times, TransformerConfig
 from omnialpha.train.flow import draw_times, layer_loss, noise_generator
 from omnialpha.train.sources import CacheSource, ImageSource, instruction_for
@@ -130,6 +131,14 @@ def test_instruction_dropout_and_captions():
     told = {instruction_for("fg_to_bg", words, rng, 0.1, 0.5) for _ in range(200)}
     assert told == {"", "Draw a background for the object.", "Draw a background for the object. a beach"}
     assert instruction_for("supervised", "as I say", rng, 0, 0.5) == "as I say"
+
+
+def test_stacks_and_prompts_keep_their_words_in_a_cache():
+    """A stack without captions has as many layers as it has, and an empty prompt says nothing."""
+    rng, here = np.random.default_rng(0), Path("x.png")
+    stack = words_of(Stack("s", (here, here, here), here, captions=("a hill",)))
+    assert stack == ["a hill", "", ""] and "3 layers" in instruction_for("stack", stack, rng, 0, 0.5)
+    assert instruction_for("supervised", words_of(Supervised("p", "", (here,), (here,))), rng, 0, 0.5) == ""
 
 
 def test_a_run_gives_a_checkpoint_that_works(cache, dataset, tmp_path):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..config import from_dict, to_dict
+from ..config import from_dict, require, to_dict
 from ..errors import OmniAlphaError
 from .blocks import compose_block
 from .compose import CHANCES
@@ -78,9 +78,7 @@ class BuildConfig:
             "scale": (0 < self.scale[0] <= self.scale[1] <= 1, "two shares between 0 and 1, the smaller first"),
             "chances": (set(self.chances) <= set(CHANCES), f"effects among {', '.join(CHANCES)}"),
         }
-        for name, (good, expected) in checks.items():
-            if not good:
-                raise OmniAlphaError(f"{name}: expected {expected}, found {getattr(self, name)!r}.")
+        require(self, checks)
 
     @property
     def blocks(self) -> int:

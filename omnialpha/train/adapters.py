@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from ..errors import OmniAlphaError
 from .config import LoraConfig
-from .state import whole
+from .state import whole, write_tensors
 
 ADAPTER = "default"
 METADATA = "lora_adapter_metadata"  # where diffusers looks for rank and alpha
@@ -57,14 +55,8 @@ def lora_tensors(transformer: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def write_lora(transformer: torch.nn.Module, config: LoraConfig, path: Path, main: bool = True) -> None:
     """Write the adapters, rank and alpha recorded, whole or not at all. Every process has to call it; one writes."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in lora_tensors(transformer).items()}
-    if not main:
-        return
+    tensors = lora_tensors(transformer)
     note = {"transformer.r": config.rank, "transformer.lora_alpha": config.rank,
             "transformer.target_modules": list(config.targets)}  # fmt: skip
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, part, metadata={"format": "pt", METADATA: json.dumps(note)})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    if main:
+        write_tensors(path, tensors, {"format": "pt", METADATA: json.dumps(note)})

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
-
-from safetensors.torch import save_file
 
 from ..settings import Settings
 from ..tasks import TASKS
 from .architecture import as_half, save_tokenizer
+from .state import write_json, write_tensors
+
+FORMAT = {"format": "pt"}  # what transformers and diffusers look for in a file's metadata
 
 # One layer or four, the tokens come to about the same number: 128, 96, 80 or 64 px a side. Where a picture decides the
 # answer, the first step of a model this small is its best; only what has to be invented gains from more.
@@ -43,17 +42,11 @@ MODEL_INDEX = {
 }
 
 
-def write_json(path: Path, data: dict) -> None:
-    """Pretty JSON with a final newline; makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def write_vae(vae, out: Path) -> None:
     """A VAE in diffusers layout, weights as float16."""
     out.mkdir(parents=True, exist_ok=True)
     vae.save_config(out)
-    _save(as_half(vae), out / "diffusion_pytorch_model.safetensors")
+    write_tensors(out / "diffusion_pytorch_model.safetensors", as_half(vae), FORMAT)
 
 
 def write_models(transformer, text_encoder, tokenizer, settings: Settings, out: Path, half: bool = True) -> None:
@@ -65,26 +58,18 @@ def write_models(transformer, text_encoder, tokenizer, settings: Settings, out: 
         out: the folder.
         half: weights as float16, for a small download; otherwise as they are.
     """
-    stored = as_half if half else (lambda module: {k: v.detach().contiguous() for k, v in module.state_dict().items()})
+    stored = as_half if half else (lambda module: module.state_dict())
     (out / "transformer").mkdir(parents=True, exist_ok=True)
     transformer.save_config(out / "transformer")
-    _save(stored(transformer), out / "transformer/diffusion_pytorch_model.safetensors")
+    write_tensors(out / "transformer/diffusion_pytorch_model.safetensors", stored(transformer), FORMAT)
     state = stored(text_encoder)
     state.pop("lm_head.weight", None)  # tied to the embedding, and never used: only hidden states are read
     (out / "text_encoder").mkdir(parents=True, exist_ok=True)
     text_encoder.config.save_pretrained(out / "text_encoder")
-    _save(state, out / "text_encoder/model.safetensors")
+    write_tensors(out / "text_encoder/model.safetensors", state, FORMAT)
     (out / "tokenizer").mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, out / "tokenizer")
     write_json(out / "scheduler/scheduler_config.json", SCHEDULER)
     write_json(out / "model_index.json", MODEL_INDEX)
     write_json(out / "omnialpha.json", settings.to_json())
 
-
-def _save(state: dict, path: Path) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(state, part, metadata={"format": "pt"})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,22 +16,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from ..config import to_dict
 from ..data.augment import augment
 from ..data.examples import SizeRule, derive, opaque, read_rgba, tasks_of, to_layer
 from ..data.guides import DRAW
-from ..data.records import Record, Triplet, read_records
+from ..data.records import Record, Stack, Supervised, Triplet, read_records
 from ..errors import OmniAlphaError
 from ..resizing import resize
 from ..tasks import GUIDES, TASKS
 from ..text import condition_image
 from ..vae import load_vae, single_frame
 from .config import CacheConfig
+from .state import DiskError, write_json, write_tensors
 
 BATCH = 8  # pictures that go through the VAE together
-NOTE = "cache.json"
+NOTE, CHANNELS = "cache.json", "channels.json"
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,8 @@ def write_cache(config: CacheConfig, out: Path | str, *, share: tuple[int, int] 
     vae = single_frame(load_vae(config.vae)).requires_grad_(False)
     jobs = list(plan_jobs(config))
     _claim(out, config, vae)
-    if share[0] == 0:
-        weights = decoder_sensitivity(vae, jobs[0], config)
-        _write_json(out / "channels.json", weights)
+    if share[0] == 0 and not (out / CHANNELS).is_file():
+        write_json(out / CHANNELS, decoder_sensitivity(vae, jobs[0], config))
     mine = [job for job in jobs if not (out / f"{job.name}.safetensors").is_file()][share[0] :: share[1]]
     problems = []
     for done, job in enumerate(mine):
@@ -71,11 +69,11 @@ def write_cache(config: CacheConfig, out: Path | str, *, share: tuple[int, int] 
         try:
             _write_shard(vae, job, config, out)
         except DiskError:
-            raise
+            raise  # other problems cost one shard
         except OmniAlphaError as error:
             problems.append({"shard": job.name, "reason": str(error)})
     if problems:
-        _write_json(out / f"problems-{share[0]}.json", problems)
+        write_json(out / f"problems-{share[0]}.json", problems)
     yield len(mine), len(mine)
 
 
@@ -105,6 +103,15 @@ def plan_jobs(config: CacheConfig) -> Iterator[Job]:
                     chunk = tuple(group[start : start + config.chunk])
                     yield Job(f"{number}-{index:05d}-{length}", chunk, length, serves, config.seed + 7919 * index)
                 index += 1
+
+
+def words_of(record: Record) -> dict[str, str] | str | list[str]:
+    """A triplet's captions by role, a supervised example's prompt, a stack's captions, one for each layer."""
+    if isinstance(record, Supervised):
+        return record.prompt
+    if isinstance(record, Stack):
+        return [*record.captions, *[""] * len(record.layers)][: len(record.layers)]
+    return record.captions
 
 
 def vae_print(vae) -> str:
@@ -208,29 +215,10 @@ def _listed_pictures(records: Sequence[Record], job: Job, rule: SizeRule, config
 
 def _write_shard(vae, job: Job, config: CacheConfig, out: Path) -> None:
     tensors = encode_job(vae, job, config)
-    words = [getattr(record, "prompt", None) or getattr(record, "captions", {}) for record in job.records]
+    words = [words_of(record) for record in job.records]
     note = {"layers": str(job.layers), "tasks": json.dumps(job.tasks), "words": json.dumps(words),
             "ids": json.dumps([record.id for record in job.records])}  # fmt: skip
-    part, final = out / f".{job.name}.{os.getpid()}.tmp", out / f"{job.name}.safetensors"
-    try:
-        save_file(tensors, part, metadata=note)
-        os.replace(part, final)
-    except OSError as error:
-        raise _full(out, error) from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise _full(out, error) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-class DiskError(OmniAlphaError):
-    """Nothing more can be written; other problems only cost a shard."""
-
-
-def _full(out: Path, error: Exception) -> DiskError:
-    return DiskError(f"{out} cannot be written: {error}. Make room and run the same command again to go on.")
+    write_tensors(out / f"{job.name}.safetensors", tensors, note)
 
 
 def _claim(out: Path, config: CacheConfig, vae) -> None:
@@ -242,14 +230,7 @@ def _claim(out: Path, config: CacheConfig, vae) -> None:
             what = "another VAE" if found.get("config") == wanted["config"] else "another configuration"
             raise OmniAlphaError(f"{out} was made with {what}. Give another --out, or remove the folder.")
         return
-    out.mkdir(parents=True, exist_ok=True)
-    _write_json(note, wanted)
-
-
-def _write_json(path: Path, data) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    part.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_json(note, wanted)
 
 
 def _statistics(vae) -> tuple[torch.Tensor, torch.Tensor]:
@@ -274,7 +255,7 @@ def _shape(record: Record) -> tuple:
         raise OmniAlphaError(
             f"{files[0]} cannot be read as a picture: {error}. `data filter` finds all such."
         ) from error
-    inputs = {"Supervised": lambda: len(record.inputs), "Stack": lambda: 1}.get(type(record).__name__, lambda: 0)()
+    inputs = len(record.inputs) if isinstance(record, Supervised) else 0  # two in, one out is not one in, two out
     return (inputs, *sizes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..config import require
 from ..data.augment import SCENE, check_augmentations
 from ..errors import OmniAlphaError
 from ..rope import AXES
@@ -155,7 +156,6 @@ class TransformerConfig:
         seed: of weights, order, noise.
         save_every, log_every, sheet_every: in steps; 0 for never.
         sheet_data: data set whose first records the sample sheets show.
-        data_limit: most bytes of cached latents in memory, in GiB.
     """
 
     weights: dict[str, float]
@@ -209,9 +209,7 @@ class TransformerConfig:
             "lora": (not (self.lora and self.build), "a checkpoint to adapt, not a new model"),
             "train_text_encoder": (not (self.train_text_encoder and self.lora), "full training"),
         }
-        for name, (good, expected) in checks.items():
-            if not good:
-                raise OmniAlphaError(f"{name}: expected {expected}, found {getattr(self, name)!r}.")
+        require(self, checks)
 
     def times_of(self, task: str) -> Times:
         """The noise levels of a task: its own, its family's, or the default."""

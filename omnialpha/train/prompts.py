@@ -7,7 +7,6 @@ their pictures. The numbers are the same (a test compares the two).
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +14,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ..text import START, full_prompt, unfold_pictures, user_start, vision_patches, vision_positions
+from .state import write_tensors
 
 
 class PromptEncoder:
@@ -130,7 +130,5 @@ class CachedPrompts:
         if path.is_file():
             return load_file(path)["embedding"]
         embedding = self.encoder([instruction], seen)[0][0].detach().cpu().contiguous()
-        part = path.with_name(f".{key}.{os.getpid()}.tmp")
-        save_file({"embedding": embedding}, part)
-        os.replace(part, path)
+        write_tensors(path, {"embedding": embedding})
         return embedding

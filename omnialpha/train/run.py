@@ -14,8 +14,18 @@ from PIL import Image
 
 from ..errors import OmniAlphaError
 from .schedule import Average
-from .state import fill, find_state, gathered, optimizer_tensors, read_tensors, restore_optimizer, save_state
+from .state import (
+    fill,
+    find_state,
+    gathered,
+    optimizer_tensors,
+    read_tensors,
+    restore_optimizer,
+    save_state,
+    write_json,
+)
 
+NOTE = "config.json"
 FREE = ("save_every", "log_every", "sheet_every", "sheet_data", "held_out", "workers")  # these change no weights
 
 
@@ -172,7 +182,14 @@ class Run:
 
 def claim(out: Path, config: dict, main: bool = True) -> None:
     """Make the run's folder with its `config.json`, or see that it belongs to this configuration. OmniAlphaError."""
-    note = out / "config.json"
+    refuse_another(out, config)
+    if main and not (out / NOTE).is_file():
+        write_json(out / NOTE, config)
+
+
+def refuse_another(out: Path, config: dict) -> None:
+    """OmniAlphaError where the folder holds a run with another configuration. Cheap: call it before anything heavy."""
+    note = out / NOTE
     if note.is_file():
         found = json.loads(note.read_text(encoding="utf-8"))
         different = [key for key in {**found, **config} if key not in FREE and found.get(key) != config.get(key)]
@@ -182,12 +199,6 @@ def claim(out: Path, config: dict, main: bool = True) -> None:
                 f"{out} holds a run with {key} = {found.get(key)!r}, not {config.get(key)!r}. Give the same "
                 "configuration to go on with it, or another --out."
             )
-    elif main:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            note.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OmniAlphaError(f"{out} cannot be made: {error.strerror or error}.") from error
 
 
 def trained(module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ was killed sees what it would have seen.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from ..config import from_dict
 from ..data.examples import STACK_INSTRUCTION, SizeRule, caption_of
 from ..data.records import Triplet, read_records
 from ..data.stream import ExampleStream
 from ..errors import OmniAlphaError
 from ..tasks import TASKS
 from ..text import condition_image
-from .cache import NOTE, encode_pictures
-from .config import TransformerConfig
+from .cache import CHANNELS, NOTE, encode_pictures, words_of
+from .config import CacheConfig, TransformerConfig
 
 
 @dataclass
@@ -79,7 +80,7 @@ class CacheSource:
         if not (folder / NOTE).is_file():
             raise OmniAlphaError(f"{folder} is no cache of latents. Make one with: python -m omnialpha train cache")
         self.config, self.note = config, json.loads((folder / NOTE).read_text(encoding="utf-8"))
-        channels = folder / "channels.json"
+        channels = folder / CHANNELS
         self.channels = json.loads(channels.read_text(encoding="utf-8")) if channels.is_file() else None
         self.shards: list[tuple[dict[str, torch.Tensor], list]] = []
         self.by_task: dict[str, list[int]] = {task: [] for task, weight in config.weights.items() if weight > 0}
@@ -95,9 +96,13 @@ class CacheSource:
         self.shares = _shares(config.weights, self.tasks)
 
     @property
-    def vae(self) -> str:
-        """Where the VAE lies whose latents these are."""
-        return self.note["config"]["vae"]
+    def encoding(self) -> CacheConfig:
+        """How the latents were made: sizes, and the VAE."""
+        return from_dict(CacheConfig, self.note["config"], f"{self.config.cache}/{NOTE}")
+
+    def captions(self) -> set[str]:
+        """Every text that training may see."""
+        return {text for _, words in self.shards for item in words for text in _texts(item)}
 
     def batches(self, step: int, process: int) -> list[Batch]:
         """The batches of a step; every process gets the same tasks, and samples of its own."""
@@ -141,9 +146,13 @@ class ImageSource:
         )  # fmt: skip
 
     @property
-    def vae(self) -> str:
-        """Where the VAE lies."""
-        return self.config.stream.vae
+    def encoding(self) -> CacheConfig:
+        """How pictures are encoded: sizes, and the VAE."""
+        return self.config.stream
+
+    def captions(self) -> set[str]:
+        """Every text that training may see."""
+        return {text for group in self.stream.by_task.values() for item in group for text in _texts(words_of(item))}
 
     def batches(self, step: int, process: int) -> list[Batch]:
         """The batches of a step."""
@@ -167,6 +176,11 @@ def roles_of(task: str, tensors: Mapping[str, torch.Tensor]) -> tuple[list[str],
         return list(TASKS[task].inputs), list(TASKS[task].targets)
     names = sorted(key for key in tensors if "." not in key)
     return [name for name in names if name.startswith("input")], [name for name in names if name.startswith("target")]
+
+
+def _texts(words) -> Iterable[str]:
+    """The texts in what `words_of` gives."""
+    return [words] if isinstance(words, str) else words.values() if isinstance(words, dict) else words
 
 
 def _read_shard(path: Path) -> tuple[dict[str, torch.Tensor], list[str], list]:

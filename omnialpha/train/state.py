@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..data.parallel import write_atomically
 from ..errors import OmniAlphaError
 
 KEEP = 2  # newest states on disk: should the last one be damaged, there is one more
@@ -37,6 +38,15 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
         part.unlink(missing_ok=True)
 
 
+def write_json(path: Path, data: dict | list) -> None:
+    """Pretty JSON with a final newline, whole or not at all; makes the folder. Raises DiskError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+    except OSError as error:
+        raise DiskError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
 def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, tensor) of a safetensors file, one in memory at a time."""
     with safe_open(path, "pt") as file:
@@ -55,7 +65,7 @@ def save_state(folder: Path, step: int, tensors: Mapping[str, Mapping[str, torch
         shutil.rmtree(part, ignore_errors=True)
         for name, state in tensors.items():
             write_tensors(part / f"{name}.safetensors", state)
-        (part / NOTE).write_text(json.dumps({"step": step, **note}, indent=2) + "\n", encoding="utf-8")
+        write_json(part / NOTE, {"step": step, **note})
         shutil.rmtree(final, ignore_errors=True)
         os.replace(part, final)
     except (OSError, DiskError) as error:

@@ -31,8 +31,9 @@ from .config import TransformerConfig
 from .flow import draw_times, layer_loss, noise_generator, noisy_sequence
 from .muon import Muon
 from .plan import describe_plan
+from .processes import average_gradients, open_accelerator
 from .prompts import CachedPrompts, PromptEncoder
-from .run import Run
+from .run import Run, refuse_another
 from .schedule import Average, rate, set_rate
 from .sheets import draw_sheet
 from .sources import Batch, CacheSource, ImageSource
@@ -63,21 +64,18 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
     Raises:
         OmniAlphaError: anything a user can mend, before the first step where possible.
     """
-    from accelerate import Accelerator
-
     out = Path(out)
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), mixed_precision="bf16" if config.precision == "bf16" else "no"
-    )
+    refuse_another(out, to_dict(config))
+    accelerator = open_accelerator(config.precision)
+    sharded = accelerator.distributed_type.name == "FSDP"
+    if sharded and (config.train_text_encoder or config.optimizer == "muon"):
+        raise OmniAlphaError("Sharded training (FSDP) takes AdamW and leaves the text encoder alone.")
     torch.manual_seed(config.seed)  # every process starts from the same weights
     source, vae = open_source(config, accelerator)
     parts = build_parts(config, source, accelerator.device)
-    sharded = accelerator.distributed_type.name == "FSDP"
     if accelerator.is_main_process:
         say(describe_plan(config, parts, accelerator))
     if sharded:
-        if config.train_text_encoder or config.optimizer == "muon":
-            raise OmniAlphaError("Sharded training (FSDP) takes AdamW and leaves the text encoder alone.")
         parts.transformer = accelerator.prepare(parts.transformer)
     modules = parts.trained()
     named = [(f"{key}.{name}", param) for key, module in modules.items() for name, param in module.named_parameters()]
@@ -97,13 +95,14 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
     channels = torch.tensor(source.channels) if config.decoder_weighted and source.channels else None
     for step in run.loop():
         set_rate(list(optimizers.values()), rate(step, config.steps, config.schedule, config.warm, config.hold))
-        for group, batch in enumerate(source.batches(step, accelerator.process_index)):
+        batches = source.batches(step, accelerator.process_index)
+        for group, batch in enumerate(batches):
             generator = noise_generator(config.seed, step, accelerator.process_index, group)
             # Fused attention has a slow bfloat16 backward pass on CPUs; at a hundred tokens plain products are faster.
             slow = config.precision == "bf16" and accelerator.device.type == "cpu"
             with accelerator.autocast(), sdpa_kernel(SDPBackend.MATH) if slow else nullcontext():
                 loss = batch_loss(parts.transformer, prompts, batch, config, generator, channels, accelerator.device)
-            accelerator.backward(loss / (config.groups * (config.batch if config.stream else 1)))
+            accelerator.backward(loss / len(batches))
             run.note("loss", float(loss.detach()))
             run.note(f"loss/{batch.task}", run.pending["loss"][-1])
         if not sharded:
@@ -146,10 +145,11 @@ def open_source(config: TransformerConfig, accelerator):
         vae = single_frame(load_vae(config.stream.vae)).requires_grad_(False)
         return ImageSource(config, vae, accelerator.num_processes), vae
     source = CacheSource(config)
-    vae = single_frame(load_vae(source.vae)).requires_grad_(False)
+    place = source.encoding.vae
+    vae = single_frame(load_vae(place)).requires_grad_(False)
     if vae_print(vae) != source.note["vae"]:
         raise OmniAlphaError(
-            f"The latents in {config.cache} were made with another VAE than {source.vae} holds now. Cache them anew."
+            f"The latents in {config.cache} were made with another VAE than {place} holds now. Cache them anew."
         )
     return source, vae
 
@@ -157,14 +157,13 @@ def open_source(config: TransformerConfig, accelerator):
 def build_parts(config: TransformerConfig, source, device: torch.device) -> Parts:
     """The models: built from nothing, or loaded, with adapters where asked for; what is not trained is frozen."""
     if config.build:
-        tokenizer = build_tokenizer(captions_of(source), config.build.vocabulary)
+        tokenizer = build_tokenizer(sorted(source.captions()), config.build.vocabulary)
         text_encoder = build_text_encoder(tokenizer, config.build)
         transformer = install_rope(build_transformer(config.build), config.rope)
-        settings, folder = MICRO_SETTINGS, None
-        part = config.stream or _cached(source)
+        encoding, folder = source.encoding, None
         settings = dataclasses.replace(
-            settings, pixel_budget=part.pixel_budget, size_multiple=part.size_multiple,
-            tasks=tuple(task for task in settings.tasks if config.weights.get(task, 0) > 0),
+            MICRO_SETTINGS, pixel_budget=encoding.pixel_budget, size_multiple=encoding.size_multiple,
+            tasks=tuple(task for task in MICRO_SETTINGS.tasks if config.weights.get(task, 0) > 0),
         )  # fmt: skip
     else:
         folder = find_checkpoint(config.checkpoint)
@@ -178,25 +177,6 @@ def build_parts(config: TransformerConfig, source, device: torch.device) -> Part
     if config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     return Parts(transformer.to(device).train(), text_encoder.to(device), tokenizer, settings, folder)
-
-
-def _cached(source):
-    """The cache's own settings, as far as they matter here."""
-    from types import SimpleNamespace
-
-    return SimpleNamespace(**source.note["config"])
-
-
-def captions_of(source) -> list[str]:
-    """Every text that training may see, for the tokenizer."""
-    if isinstance(source, ImageSource):
-        found = {text for group in source.stream.by_task.values() for record in group
-                 for text in getattr(record, "captions", {}).values()}  # fmt: skip
-    else:
-        found = {text for _, words in source.shards for item in words
-                 for text in (item.values() if isinstance(item, dict) else [item])
-                 if isinstance(text, str)}  # fmt: skip
-    return sorted(found)
 
 
 def make_optimizers(
@@ -220,21 +200,6 @@ def make_optimizers(
     return optimizers
 
 
-@torch.no_grad()
-def average_gradients(accelerator, params: list[torch.nn.Parameter]) -> None:
-    """Mean over processes, in one message. All processes draw the same tasks, so the same parameters have gradients.
-
-    DistributedDataParallel wants a gradient for every parameter at every backward pass. Tasks use different parts (no
-    picture, no vision tower), and the last block's text branch never gets one.
-    """
-    if accelerator.num_processes == 1:
-        return
-    grads = [param.grad for param in params if param.grad is not None]
-    mean = accelerator.reduce(torch.cat([grad.flatten() for grad in grads]), "mean")
-    for grad, part in zip(grads, mean.split([grad.numel() for grad in grads]), strict=True):
-        grad.copy_(part.view_as(grad))
-
-
 def export(parts: Parts, config: TransformerConfig, average: Average, vae, out: Path, accelerator) -> None:
     """Write what has been trained, averaged: a LoRA, or a complete checkpoint."""
     average.swap()
@@ -246,6 +211,7 @@ def export(parts: Parts, config: TransformerConfig, average: Average, vae, out: 
                 parts.transformer, parts.text_encoder, parts.tokenizer, parts.settings, out / "checkpoint",
                 half=parts.checkpoint is None,
             )  # fmt: skip
-            write_vae(vae, out / "checkpoint/vae")
+            if not (out / "checkpoint/vae").exists():  # it never changes
+                write_vae(vae, out / "checkpoint/vae")
     finally:
         average.swap()

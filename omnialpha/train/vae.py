@@ -24,9 +24,10 @@ from ..vae import channels, load_vae, single_frame
 from .flow import noise_generator
 from .mean_path import start_with_means
 from .muon import Muon
-from .run import Run
+from .processes import average_gradients, open_accelerator
+from .run import Run, refuse_another
 from .schedule import Average, rate, set_rate
-from .state import write_tensors
+from .state import write_json, write_tensors
 from .vae_config import VAEConfig
 from .vae_critics import PatchDiscriminator, Perceptual
 from .vae_data import Pictures
@@ -46,12 +47,9 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
     Raises:
         OmniAlphaError: anything a user can mend, before the first step where possible.
     """
-    from accelerate import Accelerator
-
     out = Path(out)
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), mixed_precision="bf16" if config.precision == "bf16" else "no"
-    )
+    refuse_another(out, to_dict(config))
+    accelerator = open_accelerator(config.precision)
     torch.manual_seed(config.seed)
     pictures = Pictures(config, accelerator.process_index)
     held_out = measurable(read_records(config.held_out).of_split("test"), config.held_out) if config.held_out else []
@@ -185,8 +183,6 @@ def update(accelerator, params: list[nn.Parameter], optimizers: list[torch.optim
     Raises:
         OmniAlphaError: it is not finite. The weights are as they were.
     """
-    from .transformer import average_gradients
-
     average_gradients(accelerator, params)
     norm = float(nn.utils.clip_grad_norm_(params, clip))
     if not math.isfinite(norm):
@@ -247,9 +243,7 @@ class Report:
             for height, width in self.sizes if self.held_out
         }  # fmt: skip
         self.data["held_out"][when] = found
-        part = self.path.with_name(f".{self.path.name}.tmp")
-        part.write_text(json.dumps(self.data, indent=2) + "\n", encoding="utf-8")
-        part.replace(self.path)
+        write_json(self.path, self.data)
         lines = [
             f"{when}, {size} pixels: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             for size, values in found.items()

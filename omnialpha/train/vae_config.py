@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..config import require
 from ..errors import OmniAlphaError
 from .config import DataPart
 from .mean_path import narrowest
@@ -163,9 +164,7 @@ class VAEConfig:
             "accumulate": (self.accumulate >= 1, "1 or more"),
             "workers": (self.workers >= 0, "0 or more"),
         }  # fmt: skip
-        for name, (good, expected) in checks.items():
-            if not good:
-                raise OmniAlphaError(f"{name}: expected {expected}, found {getattr(self, name)!r}.")
+        require(self, checks)
         if not any(self.loss.get(name, 0) > 0 for name in PICTURE_TERMS):
             raise OmniAlphaError(f"loss: {self.loss} compares no pictures; give {' or '.join(PICTURE_TERMS)} a weight.")
 
