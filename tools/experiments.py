@@ -4,8 +4,8 @@
     python tools/experiments.py --only rope     one experiment
     python tools/experiments.py --tables        tables and plots from what has been measured so far
 
-`make micro` has to have made its data, VAE and cache. A run that was stopped goes on where it was. Every run's numbers
-are kept in docs/experiments/results.json, so the tables need no run.
+`make micro` has to have fetched its packages and made the first stage of its VAE. A run that was stopped
+goes on where it was. Every run's numbers are kept in docs/experiments/results.json, so the tables need no run.
 """
 
 from __future__ import annotations
@@ -34,6 +34,17 @@ OPEN_RECORDS = 16  # where several answers of several steps each are drawn
 SINGLE = ("matting_auto", "removal_mask", "decomposition_auto", "text_to_rgba")
 TEST = "data/test"
 LAYERS = (3, 4, 5, 6)  # of the stacks to test on; training sees 2 and 3
+STACKS = str(CONFIGS / "stacks.yaml")
+# data set -> configuration, and what is changed of it
+DATA = {
+    "few": ("configs/micro/triplets.yaml", ("count=6400",)),
+    "few-portraits": ("configs/micro/portraits.yaml", ("count=1600",)),
+    **{f"stacks-{layers}": (STACKS, (f"layers={layers}",)) for layers in (2, 3)},
+    **{
+        f"stacks-{layers}-test": (STACKS, (f"layers={layers}", "split=test", "count=64", "grid=1", "seed=6"))
+        for layers in LAYERS
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -126,19 +137,14 @@ def _pair(summary: dict) -> list[float]:
     return [summary["mean"], summary["standard_error"]]
 
 
-def prepare_stacks() -> None:
-    """The data and the cache of experiment 4."""
-    config, packages = str(CONFIGS / "stacks.yaml"), ("--packages", "runs/node_modules")
-    for layers in (2, 3):
-        out = f"data/stacks-{layers}"
-        if not Path(out, "triplets.jsonl").is_file():
-            call("data", "build", config, *packages, "--set", f"layers={layers}", "--out", out)
-    for layers in LAYERS:
-        out, changes = f"data/stacks-{layers}-test", (f"layers={layers}", "split=test", "count=64", "grid=1", "seed=6")
-        if not Path(out, "triplets.jsonl").is_file():
+def prepare() -> None:
+    """Data sets and caches, where they are missing."""
+    for out, (config, changes) in DATA.items():
+        if not Path("data", out, "triplets.jsonl").is_file():
             sets = [word for change in changes for word in ("--set", change)]
-            call("data", "build", config, *packages, *sets, "--out", out)
-    call("train", "cache", str(CONFIGS / "stack-cache.yaml"), "--out", "runs/stack-cache")
+            call("data", "build", config, "--packages", "runs/node_modules", *sets, "--out", f"data/{out}")
+    for name, out in (("cache", "few-cache"), ("stack-cache", "stack-cache")):
+        call("train", "cache", str(CONFIGS / f"{name}.yaml"), "--out", f"runs/{out}")
 
 
 def vae_experiment(results: dict) -> None:
@@ -189,10 +195,11 @@ def main() -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     wanted = lambda part: not args.tables and args.only in (None, part)  # noqa: E731
     runs = []
+    if wanted("joint") or wanted("stacks"):
+        prepare()
     if wanted("joint"):
         runs += [run for seed in SEEDS for run in joint_runs(seed)]
     if wanted("stacks"):
-        prepare_stacks()
         runs += [run for seed in SEEDS for run in stack_runs(seed)]
     for run in runs:
         if run.name not in results:
