@@ -52,8 +52,10 @@ micro: $(READY) ## retrain the built-in checkpoint from nothing, in runs/ (needs
 	$(PY) -m omnialpha data build configs/micro/test.yaml --packages runs/node_modules --out data/test
 	$(PY) -m omnialpha data filter data/triplets
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node 2 -m omnialpha train vae configs/micro/vae.yaml --threads 1 --out runs/vae-run
+	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node 2 -m omnialpha train vae configs/micro/vae-more.yaml --threads 1 --out runs/vae-more
+	OMP_NUM_THREADS=1 $(PY) -m omnialpha train vae configs/micro/vae-decoder.yaml --threads 1 --out runs/vae-last
 	$(PY) -m omnialpha train cache configs/micro/cache.yaml --out runs/cache
-	OMP_NUM_THREADS=1 $(PY) -m omnialpha train transformer configs/micro/transformer.yaml --threads 1 --out runs/micro
+	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node 2 -m omnialpha train transformer configs/micro/transformer.yaml --threads 1 --out runs/micro
 	@echo "The checkpoint is runs/micro/checkpoint; python -m omnialpha demo --checkpoint runs/micro/checkpoint"
 
 experiments: $(READY) ## train and measure what docs/experiments.md reports, with what `make micro` made (hours)

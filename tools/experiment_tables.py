@@ -92,7 +92,7 @@ def vae(results: Results) -> str:
     """Experiment 1."""
     names = {"nine_psnr": "nine colours, PSNR dB ↑", "colour_psnr": "colour alone, PSNR dB ↑",
              "alpha_mse": "alpha MSE ×1000 ↓", "opaque_psnr": "opaque pictures, PSNR dB ↑"}  # fmt: skip
-    runs = [value for key, value in sorted(results.items()) if key.startswith("vae-opaque")]
+    runs = [value for key, value in sorted(results.items()) if key.startswith("vae-")]
     rows = []
     for when, title in (("before", "opaque initialisation"), ("after", "after fine-tuning")):
         found = [next(iter(run[when].values())) for run in runs]

@@ -4,8 +4,8 @@
     python tools/experiments.py --only stacks   one part: rope, stacks, joint, vae or cross
     python tools/experiments.py --tables        tables and plots from what has been measured so far
 
-Objects come from npm packages, as for `make micro`. A run that was stopped goes on where it was. Every run's numbers are
-kept in docs/experiments/results.json, so the tables need no run.
+Objects come from npm packages, as for `make micro`. A run that was stopped goes on where it was; --share lets several
+processes work at a time. Every run's numbers are kept in docs/experiments/results.json, so the tables need no run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import experiment_tables
@@ -45,6 +47,9 @@ DATA = {
         for layers in LAYERS
     },
 }
+
+
+Jobs = dict[str, Callable[[], dict]]
 
 
 @dataclass(frozen=True)
@@ -154,70 +159,89 @@ def prepare() -> None:
         call("train", "cache", str(CONFIGS / f"{name}.yaml"), "--out", f"runs/{out}")
 
 
-def vae_experiment(results: dict) -> None:
-    """Experiment 1: a VAE for RGB, its opaque initialisation, and that one taught alpha."""
-    loss = {"composite_l1": 1.0, "chroma": 1.0, "kl": 3e-4}
+def train_and_measure(run: Run) -> dict:
+    """Everything about one run."""
+    train(run)
+    return measure(run.folder / "checkpoint", run.measures)
+
+
+def teach_alpha(seed: int) -> dict:
+    """Experiment 1: a VAE for RGB, its opaque initialisation, and that one taught alpha; before and after the last."""
+    loss, found = {"composite_l1": 1.0, "chroma": 1.0, "kl": 3e-4}, {}
+    rgb, opaque = (RUNS / f"vae-{kind}-{seed}" for kind in ("rgb", "opaque"))
     rows = {
-        "rgb": ("channels=3", "blend=1.0", 'mix={"background": 1, "composite": 1}', f"loss={json.dumps(loss)}"),
-        "opaque": (f"rgb={RUNS}/vae-rgb-{{seed}}/vae", f"loss={json.dumps(loss | {'reference_kl': 1e-4})}", "warm=20"),
+        rgb: ("channels=3", "blend=1.0", 'mix={"background": 1, "composite": 1}', f"loss={json.dumps(loss)}"),
+        opaque: (f"rgb={rgb / 'vae'}", f"loss={json.dumps(loss | {'reference_kl': 1e-4})}"),
     }
-    for seed in SEEDS:
-        for name, changes in rows.items():
-            run = f"vae-{name}-{seed}"
-            if run in results:
-                continue
-            sets = [word.format(seed=seed) if "{seed}" in word else word for word in (*changes, f"seed={seed}")]
-            sets = [word for change in sets for word in ("--set", change)]
-            call("train", "vae", str(CONFIGS / "vae.yaml"), *sets, "--threads", "1", "--out", str(RUNS / run))
-            results[run] = json.loads((RUNS / run / "training.json").read_text())["held_out"]
-            save(results)
+    for folder, changes in rows.items():
+        sets = [word for change in (*changes, f"seed={seed}") for word in ("--set", change)]
+        call("train", "vae", str(CONFIGS / "vae.yaml"), *sets, "--threads", "1", "--out", str(folder))
+        found = json.loads((folder / "training.json").read_text())["held_out"]
+    return found
 
 
-def cross_domain(results: dict) -> None:
+def away_from_home() -> dict:
     """Experiment 5: the built-in checkpoint on the kind of picture it learnt from, and on another."""
     from omnialpha.evaluation.measures import is_open
 
-    if "cross" in results:
-        return
     if not Path("data/cross/triplets.jsonl").is_file():
         call("data", "build", "configs/micro/cross.yaml", "--out", "data/cross")
     tasks = tuple(task for task in TASKS if not is_open(task))
-    results["cross"] = measure("micro", ((TEST, tasks), ("data/cross", tasks)), baselines=True, records=2 * RECORDS)
-    save(results)
+    return measure("micro", ((TEST, tasks), ("data/cross", tasks)), baselines=True, records=2 * RECORDS)
 
 
-# part of the experiments -> its training runs, or what does all of it
-TRAINED = {"rope": rope_runs, "stacks": stack_runs, "joint": joint_runs}
-OTHERS = {"vae": vae_experiment, "cross": cross_domain}
+def runs(rows: Callable[[int], list[Run]]) -> Callable[[int], Jobs]:
+    """A part that consists of training runs."""
+    return lambda seed: {run.name: partial(train_and_measure, run) for run in rows(seed)}
 
 
-def save(results: dict) -> None:
-    """Keep the numbers."""
+# part -> the jobs of a seed: name in results.json -> what finds its numbers
+PARTS: dict[str, Callable[[int], Jobs]] = {
+    "rope": runs(rope_runs),
+    "stacks": runs(stack_runs),
+    "joint": runs(joint_runs),
+    "vae": lambda seed: {f"vae-{seed}": partial(teach_alpha, seed)},
+    "cross": lambda seed: {"cross": away_from_home} if seed == 0 else {},
+}
+
+
+def known() -> dict:
+    """What has been measured."""
+    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+
+
+def keep(name: str, found: dict) -> None:
+    """Add a job's numbers; several processes may do so at a time."""
+    import fcntl
+
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(RESULTS, (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
+    with Path(RUNS, "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        text = json.dumps(known() | {name: found}, indent=1, sort_keys=True)
+        write_atomically(RESULTS, f"{text}\n".encode())
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=(*TRAINED, *OTHERS), help="one part of the experiments")
+    parser.add_argument("--only", choices=PARTS, action="append", help="a part of the experiments; repeatable")
+    parser.add_argument("--share", type=int, nargs=2, default=(0, 1), metavar=("K", "N"),
+                        help="every N-th job from K on")  # fmt: skip
     parser.add_argument("--tables", action="store_true", help="no training: tables and plots of what there is")
     args = parser.parse_args()
     os.chdir(ROOT)
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    wanted = [part for part in (*TRAINED, *OTHERS) if args.only in (None, part) and not args.tables]
-    if set(wanted) & set(TRAINED):
+    if not args.tables:
         prepare()
-    # One seed of everything, then the next: a part of the answer comes early.
-    for run in (run for seed in SEEDS for part in wanted if part in TRAINED for run in TRAINED[part](seed)):
-        if run.name not in results:
-            train(run)
-            results[run.name] = measure(run.folder / "checkpoint", run.measures)
-            save(results)
-    for part in wanted:
-        if part in OTHERS:
-            OTHERS[part](results)
-    experiment_tables.write(results)
+        RUNS.mkdir(parents=True, exist_ok=True)
+        # One seed of everything, then the next: a part of the answer comes early.
+        jobs: Jobs = {}
+        for seed in SEEDS:
+            for part in args.only or PARTS:
+                jobs |= PARTS[part](seed)
+        for name in list(jobs)[args.share[0] :: args.share[1]]:
+            if name not in known():
+                keep(name, jobs[name]())
+    experiment_tables.write(known())
 
 
 if __name__ == "__main__":

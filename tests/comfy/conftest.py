@@ -97,6 +97,7 @@ def inside(tmp_path_factory) -> dict[str, dict]:
         "scratch": str(scratch),
         **_published_shapes(),
     }
+    _write_trained_lora(ROOT / "tests/golden/dit", scratch / "loras/trained.safetensors")
     (scratch / "job.json").write_text(json.dumps(job))
     comfyui = comfy_server.find_comfyui()
     base = scratch / "base"
@@ -109,6 +110,27 @@ def inside(tmp_path_factory) -> dict[str, dict]:
     if not results or done.returncode:
         raise RuntimeError(f"The checks did not run to their end:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return {result["name"]: result for result in results}
+
+
+def _write_trained_lora(dit: Path, file: Path) -> None:
+    """The authors' LoRA as our trainer would write it, had it learnt that one."""
+    from diffusers import QwenImageTransformer2DModel
+    from safetensors.torch import load_file
+
+    from omnialpha.train.adapters import add_lora, write_lora
+    from omnialpha.train.config import LoraConfig
+
+    tensors = load_file(dit / "lora_rank4.safetensors")
+    layers = {key.removeprefix("transformer.").split(".lora_")[0] for key in tensors}
+    config = LoraConfig(rank=4, targets=tuple(sorted(layers)))
+    transformer = QwenImageTransformer2DModel.from_pretrained(dit / "transformer", torch_dtype=torch.float32)
+    add_lora(transformer, config)
+    with torch.no_grad():
+        for name, param in transformer.named_parameters():
+            if ".lora_" in name:
+                param.copy_(tensors[f"transformer.{name.replace('.default', '')}"])
+    file.parent.mkdir()
+    write_lora(transformer, config, file)
 
 
 def _published_shapes() -> dict[str, dict[str, list[int]]]:

@@ -73,6 +73,16 @@ def check_lora_through_the_core_loader():
     return {"m2n1": error}
 
 
+def check_a_lora_of_our_trainer_through_the_core_loader():
+    folder_paths.add_model_folder_path("loras", str(Path(job["scratch"]) / "loras"))
+    plain = part("nodes.adapters.positions").install(load_golden())
+    (loaded,) = nodes.LoraLoaderModelOnly().load_lora_model_only(plain, "trained.safetensors", 1.0)
+    inputs, _ = one_case()
+    error = worst(forward(loaded, *inputs), load_file(golden("dit/forward_lora.safetensors"))["m2n1.out"])
+    assert error < TOLERANCE, error
+    return {"m2n1": error}
+
+
 def check_a_lora_in_the_checkpoint_folder():
     """PEFT's prefix is understood too, and a LoRA for something else is not passed over."""
     apply_lora, model = part("nodes.adapters.lora").apply_lora, load_golden()
