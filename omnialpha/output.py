@@ -6,9 +6,10 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import OmniAlphaError
 
@@ -78,6 +79,41 @@ def _remove_empty(folders: Sequence[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+def write_new(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Makes a new file, whole or not at all; one that exists, or comes to be meanwhile, is left alone.
+
+    Args:
+        path: the file; its folder must exist.
+        write: fills the file, which is open for writing bytes.
+
+    Raises:
+        OmniAlphaError: the file exists, or cannot be written.
+    """
+    part = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with open(part, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(part, path)  # fails where the name is taken, unlike a rename
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links: claim the name, then fill it
+            open(path, "xb").close()
+            os.replace(part, path)
+    except FileExistsError as error:
+        raise OmniAlphaError(f"{path} exists and is not overwritten. Choose another name.") from error
+    except OSError as error:
+        raise OmniAlphaError(
+            f"Could not write {path}: {error.strerror or error}. Check that the folder exists, that it may be written "
+            f"to and that the disk has room."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def free_path(path: str | Path) -> Path:
