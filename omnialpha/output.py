@@ -127,24 +127,35 @@ def free_path(path: str | Path) -> Path:
 
 
 def write_layers(
-    layers: Sequence[torch.Tensor], names: Sequence[str], folder: Path, settings: Mapping[str, Any]
+    layers: Sequence[torch.Tensor],
+    names: Sequence[str],
+    folder: Path,
+    settings: Mapping[str, Any],
+    format: str = "png",
 ) -> list[Path]:
-    """Writes layers as `01-background.png`, `02-foreground.png`, ..., back to front.
+    """Writes layers as `01-background.png`, `02-foreground.png`, ..., back to front, or as `layers.psd`.
 
     Args:
         layers: [4, H, W] in [0, 1] each.
         names: one per layer.
-        settings: what made them; goes into every PNG's text chunk `omnialpha` as JSON, with the layer's name and place.
+        settings: what made them; goes into every PNG's text chunk `omnialpha` as JSON, with the layer's name and place,
+            or into the layered file's metadata.
+        format: key of `files.formats.FORMATS`.
 
     Raises:
         OmniAlphaError: NaN in a layer, or a file cannot be written; what was complete stays.
     """
-    from .layers import write_layer
+    from .files.formats import FORMATS, Stack, write_stack
+    from .files.stack import distinct
 
+    row = FORMATS[format]
+    if row.layered:
+        text = {KEY: json.dumps(settings, ensure_ascii=False)}
+        return write_stack(Stack(layers, distinct(names)), folder / "layers", format, text)
     paths = []
     for index, (layer, name) in enumerate(zip(layers, names, strict=True)):
         path = free_path(folder / f"{index + 1:02d}-{name}.png")
         chunk = json.dumps({**settings, "layer": name, "index": index, "layers": len(layers)}, ensure_ascii=False)
-        write_layer(layer, path, {KEY: chunk})
+        write_new(path, lambda file, layer=layer, chunk=chunk: row.write(layer, file, {KEY: chunk}))
         paths.append(path)
     return paths

@@ -122,9 +122,14 @@ def read_stack(source: str | os.PathLike, hidden: bool = False, pattern: str = "
     return reader(source, hidden) if reader else Stack([read_layer(source)], [source.stem])
 
 
-def list_pictures(folder: Path, pattern: str = "*") -> list[Path]:
-    """A folder's picture files whose names match, sorted as people count: layer2 before layer10."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")]
+def list_pictures(folder: Path, pattern: str = "*", layered: bool = False) -> list[Path]:
+    """A folder's picture files whose names match, sorted as people count: layer2 before layer10.
+
+    Args:
+        layered: PSD and OpenRaster files as well.
+    """
+    endings = (*PICTURES, *READERS) if layered else PICTURES
+    found = [path for path in folder.iterdir() if path.suffix.lower() in endings and not path.name.startswith(".")]
     return sorted((p for p in found if fnmatch.fnmatch(p.name, pattern) and p.is_file()), key=natural)
 
 
