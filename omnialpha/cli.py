@@ -31,7 +31,8 @@ examples:
 
 RUN_HELP = """\
 Runs a task and writes one RGBA PNG per layer, back to front, into a new folder, or one layered file with --format. The
-settings are kept in each PNG's text chunk "omnialpha", or in the layered file's metadata. Nothing is ever overwritten: a folder that has something in it gets a number."""
+settings are kept in each PNG's text chunk "omnialpha", or in the layered file's metadata. Nothing is ever overwritten:
+a folder that has something in it gets a number."""
 
 RUN_EXAMPLES = """\
 examples:

@@ -1,0 +1,142 @@
+"""Measures `omnialpha refine` on held-out composites against plain upscaling; docs/refine.md has the numbers.
+
+    python -m omnialpha data build configs/micro/test.yaml --set size=512 --set count=32 --packages node_modules \\
+        --out data/refine
+    python tools/measure_refine.py data/refine
+
+The model's matte is the true alpha made small (`--seen` pixels), rounded to 8 bits, with `--noise`; or, with `--micro`,
+what the built-in model makes of the picture and a trimap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from omnialpha.data.records import read_records
+from omnialpha.layers import read_layer, resize, trimap
+from omnialpha.metrics import alpha_mse
+from omnialpha.refining import foreground_colour, refine_alpha
+from omnialpha.resizing import fit_size, resize_plane
+
+GUIDED = {"radius": 4, "epsilon": 1e-4}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--seen", type=int, default=128, help="side the model works at, in pixels (%(default)s)")
+    parser.add_argument("--noise", type=float, default=0.0, help="error of the model's soft alpha (%(default)s)")
+    parser.add_argument("--micro", action="store_true", help="mattes by the built-in model")
+    parser.add_argument("--count", type=int, help="records, the first ones (all)")
+    args = parser.parse_args()
+    pipeline = None
+    if args.micro:
+        from omnialpha import OmniAlphaPipeline
+
+        pipeline = OmniAlphaPipeline.from_pretrained("micro")
+    alphas: dict[str, list] = {}
+    colours: dict[str, list] = {}
+    for picture, truth in examples(args.dataset, args.count):
+        matte = model_matte(truth, args) if pipeline is None else micro_matte(pipeline, picture, truth)
+        measure(picture, truth, matte, alphas, colours)
+    print(f"{len(alphas['bicubic'])} pictures, model at {'micro' if args.micro else args.seen} px, noise {args.noise:g}")
+    print(f"{'alpha':34}{'MSE x1000':>12}{'Grad /1000':>12}")
+    for name, rows in alphas.items():
+        mse, grad = torch.tensor(rows).mean(dim=0)
+        print(f"{name:34}{mse * 1e3:12.4f}{grad / 1e3:12.4f}")
+    print(f"{'colour of soft pixels':34}{'error /255':>12}")
+    for name, rows in colours.items():
+        print(f"{name:34}{255 * torch.tensor(rows).mean():12.2f}")
+
+
+def examples(dataset: Path, count: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(picture [3, H, W], the true object [4, H, W])."""
+    for index, record in enumerate(read_records(dataset)):
+        if index == count:
+            return
+        yield read_layer(record.pictures["composite"])[:3], read_layer(record.pictures["foreground"])
+
+
+def model_matte(truth: torch.Tensor, args) -> torch.Tensor:
+    """The true object as a model with small errors would give it: [4, seen, seen]."""
+    small = resize(truth, fit_size(*truth.shape[1:], args.seen**2, 1))
+    alpha = small[3]
+    noise = torch.randn(alpha.shape, generator=torch.Generator().manual_seed(0))
+    alpha = (alpha + args.noise * noise * 2 * (alpha * (1 - alpha)).sqrt()).clamp(0, 1)
+    return (torch.cat([small[:3], alpha[None]]) * 255).round() / 255
+
+
+def micro_matte(pipeline, picture: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """What micro makes of the picture with a trimap, at the size it works at."""
+    guide = trimap(truth[3], 8)
+    whole = torch.cat([picture, torch.ones_like(picture[:1])])
+    (layer,) = pipeline("matting_trimap", images=[whole], guide=guide, seed=0)
+    return resize(layer, (96, 96))
+
+
+def measure(picture: torch.Tensor, truth: torch.Tensor, matte: torch.Tensor, alphas: dict, colours: dict) -> None:
+    """Adds one picture's errors to the tables."""
+    size = tuple(truth.shape[1:])
+    found = {
+        "bilinear": F.interpolate(matte[None, 3:], size=size, mode="bilinear")[0, 0],
+        "bicubic": resize_plane(matte[3], size),
+        "guided filter": guided(picture, resize_plane(matte[3], size), **GUIDED),
+        "refine": refine_alpha(picture, matte[3]),
+    }
+    for name, alpha in found.items():
+        alphas.setdefault(name, []).append([alpha_mse(alpha, truth[3]), gradient_error(alpha, truth[3])])
+    estimates = {
+        "the picture's own": picture,
+        "the model's, scaled up": resize(matte, size)[:3],
+        "refine": foreground_colour(picture, found["refine"]),
+        "refine, from the true alpha": foreground_colour(picture, truth[3]),
+    }
+    weight = truth[3] * ((truth[3] > 0.02) & (truth[3] < 0.98))
+    for name, colour in estimates.items():
+        error = ((colour - truth[:3]).abs().mean(dim=0) * weight).sum() / weight.sum().clamp_min(1e-9)
+        colours.setdefault(name, []).append(float(error))
+
+
+def guided(picture: torch.Tensor, alpha: torch.Tensor, radius: int, epsilon: float) -> torch.Tensor:
+    """He et al., "Guided Image Filtering" (2013), eq. 19-21, with a colour guide."""
+
+    def mean(planes: torch.Tensor) -> torch.Tensor:
+        kernel = 2 * radius + 1
+        return F.avg_pool2d(planes[None], kernel, 1, radius, count_include_pad=False)[0]
+
+    centre, level = mean(picture), mean(alpha[None])
+    covariance = mean(picture * alpha) - centre * level
+    outer = mean((picture[:, None] * picture[None]).flatten(0, 1)) - (centre[:, None] * centre[None]).flatten(0, 1)
+    matrix = outer.reshape(3, 3, *alpha.shape).permute(2, 3, 0, 1) + epsilon * torch.eye(3)
+    slope = torch.linalg.solve(matrix, covariance.permute(1, 2, 0)[..., None])[..., 0].permute(2, 0, 1)
+    offset = level - (slope * centre).sum(dim=0, keepdim=True)
+    return ((mean(slope) * picture).sum(dim=0) + mean(offset)[0]).clamp(0, 1)
+
+
+def gradient_error(found: torch.Tensor, truth: torch.Tensor, sigma: float = 1.4) -> float:
+    """Grad of Rhemann et al., "A Perceptually Motivated Online Benchmark for Image Matting" (2009): squared differences
+    of the gradient magnitudes under Gaussian derivative filters, summed."""
+    reach = math.ceil(3 * sigma)
+    line = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    bell = torch.exp(-(line**2) / (2 * sigma**2))
+    kernel = (bell / bell.sum())[:, None] * (-line / sigma**2 * bell)[None]
+    kernel = (kernel / kernel.square().sum().sqrt())[None, None]
+
+    def magnitude(plane: torch.Tensor) -> torch.Tensor:
+        padded = F.pad(plane.double()[None, None], (reach,) * 4, mode="replicate")
+        return (F.conv2d(padded, kernel).square() + F.conv2d(padded, kernel.transpose(2, 3)).square()).sqrt()
+
+    return float((magnitude(found) - magnitude(truth)).square().sum())
+
+
+if __name__ == "__main__":
+    main()
