@@ -60,7 +60,7 @@ def refusal(comfy, graph) -> str:
 @pytest.mark.parametrize("format", ["psd", "ora"])
 def test_layered_file_there_and_back(comfy, graph, stack, format):
     """Saved, seen in the history, downloaded, read by the library, loaded again by the node."""
-    layers, _, names, _, *_ = load(graph)
+    layers = load(graph)[0]
     said = save(comfy, graph, layers, filename_prefix=f"two/poster_{format}", format=format, names="Himmel\n树")
     (file,) = said["files"]
     assert file == {"filename": f"poster_{format}_00001_.{format}", "subfolder": "two", "type": "output"}
