@@ -25,6 +25,7 @@ SMOOTHNESS = 1e-3  # epsilon of the matting Laplacian: how much noise in the pic
 FIDELITY = 5.0  # weight of the model's alpha, per pixel
 STEPS = 30  # of conjugate gradients, at most
 _KNOWN = 100.0  # weight of what lies outside the band
+_NOISE = 1e-6  # of interpolation in float32
 _SURE = 1 / 255  # alpha that near to 0 or 1 is not soft
 
 
@@ -53,6 +54,7 @@ def refine_alpha(picture: Tensor, alpha: Tensor, seen: Size | None = None, steps
         )
     alpha = alpha.to(picture)
     start = resize_plane(alpha, size)
+    start = torch.where((start - start.round()).abs() < _NOISE, start.round(), start)  # sure pixels exactly so
     reach = max(1, math.ceil(max(size[0] / seen[0], size[1] / seen[1])))
     band = _dilate((start > _SURE) & (start < 1 - _SURE), reach)
     if seen == size or not band.any():
@@ -202,7 +204,7 @@ class _Laplacian:
         for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
             moment = _box((picture[i] * picture[j])[None])[0] / self.count
             covariance[i, j] = moment - self.mean[i] * self.mean[j] + (SMOOTHNESS / self.count if i == j else 0)
-        self.inverse = _inverse(covariance)
+        self.inverse = symmetric_inverse(covariance)
 
     def __call__(self, plane: Tensor) -> Tensor:
         mean = _box(plane[None]) / self.count
@@ -223,7 +225,7 @@ def _box(planes: Tensor) -> Tensor:
     return padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
 
 
-def _inverse(m: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Tensor]:
+def symmetric_inverse(m: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Tensor]:
     """Of symmetric 3 x 3 matrices, one per pixel, given and returned as their upper triangles."""
     a, b, c, d, e, f = (m[key] for key in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)))
     first, second, third = d * f - e * e, c * e - b * f, b * e - c * d

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -55,6 +55,7 @@ def test_round_trip(tmp_path, format):
         assert Image.open(paths[0]).text == TEXT
 
 
+@settings(max_examples=30)
 @given(st.tuples(st.integers(1, 9), st.integers(1, 9)), st.integers(0, 99), st.sampled_from(["psd", "ora"]))
 def test_round_trip_of_any_size(tmp_path_factory, size, seed, format):
     wanted = example(*size, seed)

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from omnialpha.data.records import read_records
 from omnialpha.layers import read_layer, resize, trimap
 from omnialpha.metrics import alpha_mse, grad
-from omnialpha.refining import foreground_colour, refine_alpha
+from omnialpha.refining import foreground_colour, refine_alpha, symmetric_inverse
 from omnialpha.resizing import fit_size, resize_plane
 
 GUIDED = {"radius": 4, "epsilon": 1e-4}
@@ -44,7 +45,7 @@ def main() -> None:
         pipeline = OmniAlphaPipeline.from_pretrained("micro")
     alphas: dict[str, list] = {}
     colours: dict[str, list] = {}
-    for picture, truth in examples(args.dataset, args.count):
+    for picture, truth in tqdm(list(examples(args.dataset, args.count)), unit="picture", disable=False):
         matte = model_matte(truth, args) if pipeline is None else micro_matte(pipeline, picture, truth)
         measure(picture, truth, matte, alphas, colours)
     how = "micro" if args.micro else f"the true alpha at {args.seen} px, noise {args.noise:g}"
@@ -113,9 +114,11 @@ def guided(picture: torch.Tensor, alpha: torch.Tensor, radius: int, epsilon: flo
 
     centre, level = mean(picture), mean(alpha[None])
     covariance = mean(picture * alpha) - centre * level
-    outer = mean((picture[:, None] * picture[None]).flatten(0, 1)) - (centre[:, None] * centre[None]).flatten(0, 1)
-    matrix = outer.reshape(3, 3, *alpha.shape).permute(2, 3, 0, 1) + epsilon * torch.eye(3)
-    slope = torch.linalg.solve(matrix, covariance.permute(1, 2, 0)[..., None])[..., 0].permute(2, 0, 1)
+    pairs = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+    moments = mean(torch.stack([picture[i] * picture[j] for i, j in pairs]))
+    spread = {(i, j): m - centre[i] * centre[j] + epsilon * (i == j) for (i, j), m in zip(pairs, moments, strict=True)}
+    inverse = symmetric_inverse(spread)
+    slope = torch.stack([sum(inverse[min(i, j), max(i, j)] * covariance[j] for j in range(3)) for i in range(3)])
     offset = level - (slope * centre).sum(dim=0, keepdim=True)
     return ((mean(slope) * picture).sum(dim=0) + mean(offset)[0]).clamp(0, 1)
 
