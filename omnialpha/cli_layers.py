@@ -72,6 +72,7 @@ def _layers(args) -> None:
 
 
 def _refine(args) -> None:
+    from .errors import OmniAlphaError
     from .files.formats import FORMATS
     from .output import write_new
     from .pictures import read_layer
@@ -80,6 +81,8 @@ def _refine(args) -> None:
 
     out = Path(args.out).expanduser()
     format = _format(out, args.bits, (".png",))
+    if out.exists():
+        raise OmniAlphaError(f"{out} exists and is not overwritten. Choose another name.")
     device = find_device(args.device)
     picture, matte = read_layer(args.picture), read_layer(args.matte)
     seen = seen_size(picture.shape[1:], args.worked_at) if args.worked_at else None
