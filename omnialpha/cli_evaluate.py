@@ -101,6 +101,8 @@ def _measure(args) -> None:
     from .running import find_device, load
     from .settings import read_settings
 
+    options = {name: getattr(args, name) for name in ("steps", "guidance", "size")}
+    check_options(samples=args.samples, count=args.count, keep=args.keep, **options)
     out, device, folder = Path(args.out), find_device(args.device), find_checkpoint(args.checkpoint)
     check_folder(folder, vae_elsewhere=args.vae is not None)
     reading = read_records(args.data, args.images)
@@ -108,8 +110,6 @@ def _measure(args) -> None:
     if not records:
         raise OmniAlphaError(f"{args.data} has no {args.split} record. Give another --split, or --split all.")
     tasks, settings = check_tasks(records, args.task), read_settings(folder)
-    options = {name: getattr(args, name) for name in ("steps", "guidance", "size")}
-    check_options(samples=args.samples, count=args.count, keep=args.keep, **options)
     lines = Path(args.data, "triplets.jsonl") if Path(args.data).is_dir() else args.data
     config = {
         "checkpoint": folder.name, "weights": fingerprint(folder, args.vae, args.lora), "lora_scale": args.lora_scale,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 import pytest
 import torch
@@ -177,9 +178,8 @@ def test_the_energy_score_rewards_honest_chance():
     black, white, grey = (opaque(torch.full((3, 2, 2), value)) for value in (0.0, 1.0, 0.5))
 
     def expected(*pairs):
-        return sum(
-            metrics.energy_score([[one], [other]], [true]) for one, other in pairs for true in (black, white)
-        ) / (2 * len(pairs))
+        draws = [(one, other, true) for one, other in pairs for true in (black, white)]
+        return fmean(metrics.energy_score([[one], [other]], [true]) for one, other, true in draws)
 
     honest = expected((black, white), (white, black), (black, black), (white, white))
     side = math.sqrt(3 / 4)  # three channels of four differ by 1

@@ -1,11 +1,11 @@
 """Trains and measures what docs/experiments.md reports, and puts its tables and plots there.
 
     python tools/experiments.py                 what is missing, then tables and plots
-    python tools/experiments.py --only rope     one experiment
+    python tools/experiments.py --only stacks   one part: rope, stacks, joint, vae or cross
     python tools/experiments.py --tables        tables and plots from what has been measured so far
 
-`make micro` has to have made its data, VAE and cache. A run that was stopped goes on where it was. Every run's numbers
-are kept in docs/experiments/results.json, so the tables need no run.
+Objects come from npm packages, as for `make micro`. A run that was stopped goes on where it was. Every run's numbers are
+kept in docs/experiments/results.json, so the tables need no run.
 """
 
 from __future__ import annotations
@@ -34,6 +34,17 @@ OPEN_RECORDS = 16  # where several answers of several steps each are drawn
 SINGLE = ("matting_auto", "removal_mask", "decomposition_auto", "text_to_rgba")
 TEST = "data/test"
 LAYERS = (3, 4, 5, 6)  # of the stacks to test on; training sees 2 and 3
+STACKS = str(CONFIGS / "stacks.yaml")
+# data set -> configuration, and what is changed of it
+DATA = {
+    "few": ("configs/micro/triplets.yaml", ("count=6400",)),
+    "few-portraits": ("configs/micro/portraits.yaml", ("count=1600",)),
+    **{f"stacks-{layers}": (STACKS, (f"layers={layers}",)) for layers in (2, 3)},
+    **{
+        f"stacks-{layers}-test": (STACKS, (f"layers={layers}", "split=test", "count=64", "grid=1", "seed=6"))
+        for layers in LAYERS
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -42,13 +53,11 @@ class Run:
 
     Attributes:
         name: of its folder; the seed is added.
-        config: a file of configs/experiments.
-        changes: key=value overrides.
+        changes: key=value overrides of configs/experiments/transformer.yaml.
         measures: (data set, tasks) pairs.
     """
 
     name: str
-    config: str
     changes: tuple[str, ...]
     measures: tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -63,11 +72,15 @@ def weights(tasks) -> str:
     return f"weights={json.dumps(dict.fromkeys(tasks, 1))}"
 
 
+def rope_runs(seed: int) -> list[Run]:
+    """Experiment 2; its first run is experiment 3's as well."""
+    return table_runs([("joint", (), tuple(TASKS)), ("flat", ("rope=2d",), tuple(TASKS))], seed)
+
+
 def joint_runs(seed: int) -> list[Run]:
-    """Experiments 2 and 3: one thing is changed at a time."""
+    """Experiment 3: one thing is changed at a time."""
     steps = yaml.safe_load((CONFIGS / "transformer.yaml").read_text())["steps"]
-    every = tuple(TASKS)
-    rows = [("joint", (), every), ("flat", ("rope=2d",), every)]
+    rows = [("joint", (), tuple(TASKS))]
     rows += [(f"single-{task}", (weights([task]),), (task,)) for task in SINGLE]
     rows += [
         (f"without-{family}", (weights(task for task in TASKS if TASKS[task].family != family),),
@@ -75,8 +88,13 @@ def joint_runs(seed: int) -> list[Run]:
         for family in FAMILIES
     ]  # fmt: skip
     rows += [("joint-long", (f"steps={len(SINGLE) * steps}",), SINGLE)]
+    return table_runs(rows, seed)
+
+
+def table_runs(rows, seed: int) -> list[Run]:
+    """Runs of rows (name, changes, tasks to measure)."""
     return [
-        Run(f"{name}-{seed}", "transformer.yaml", (*changes, f"seed={seed}"), ((TEST, tasks),))
+        Run(f"{name}-{seed}", (*changes, f"seed={seed}"), ((TEST, tasks),))
         for name, changes, tasks in rows
     ]
 
@@ -86,7 +104,7 @@ def stack_runs(seed: int) -> list[Run]:
     changes = (weights(["decomposition_auto", "stack"]), "cache=runs/stack-cache", f"seed={seed}")
     rows = [("stack", ()), ("stack-flat", ("rope=2d",))]
     measures = tuple((f"data/stacks-{layers}-test", ("stack",)) for layers in LAYERS)
-    return [Run(f"{name}-{seed}", "transformer.yaml", (*changes, *more), measures) for name, more in rows]
+    return [Run(f"{name}-{seed}", (*changes, *more), measures) for name, more in rows]
 
 
 def call(*words: str) -> None:
@@ -98,7 +116,7 @@ def call(*words: str) -> None:
 def train(run: Run) -> None:
     """Train a run, or go on with it."""
     sets = [word for change in run.changes for word in ("--set", change)]
-    call("train", "transformer", str(CONFIGS / run.config), *sets, "--threads", "1", "--out", str(run.folder))
+    call("train", "transformer", str(CONFIGS / "transformer.yaml"), *sets, "--threads", "1", "--out", str(run.folder))
 
 
 def measure(checkpoint: str | Path, measures, baselines: bool = False, records: int = RECORDS) -> dict:
@@ -126,19 +144,14 @@ def _pair(summary: dict) -> list[float]:
     return [summary["mean"], summary["standard_error"]]
 
 
-def prepare_stacks() -> None:
-    """The data and the cache of experiment 4."""
-    config, packages = str(CONFIGS / "stacks.yaml"), ("--packages", "runs/node_modules")
-    for layers in (2, 3):
-        out = f"data/stacks-{layers}"
-        if not Path(out, "triplets.jsonl").is_file():
-            call("data", "build", config, *packages, "--set", f"layers={layers}", "--out", out)
-    for layers in LAYERS:
-        out, changes = f"data/stacks-{layers}-test", (f"layers={layers}", "split=test", "count=64", "grid=1", "seed=6")
-        if not Path(out, "triplets.jsonl").is_file():
+def prepare() -> None:
+    """Data sets and caches, where they are missing."""
+    for out, (config, changes) in DATA.items():
+        if not Path("data", out, "triplets.jsonl").is_file():
             sets = [word for change in changes for word in ("--set", change)]
-            call("data", "build", config, *packages, *sets, "--out", out)
-    call("train", "cache", str(CONFIGS / "stack-cache.yaml"), "--out", "runs/stack-cache")
+            call("data", "build", config, "--packages", "runs/node_modules", *sets, "--out", f"data/{out}")
+    for name, out in (("cache", "few-cache"), ("stack-cache", "stack-cache")):
+        call("train", "cache", str(CONFIGS / f"{name}.yaml"), "--out", f"runs/{out}")
 
 
 def vae_experiment(results: dict) -> None:
@@ -173,6 +186,11 @@ def cross_domain(results: dict) -> None:
     save(results)
 
 
+# part of the experiments -> its training runs, or what does all of it
+TRAINED = {"rope": rope_runs, "stacks": stack_runs, "joint": joint_runs}
+OTHERS = {"vae": vae_experiment, "cross": cross_domain}
+
+
 def save(results: dict) -> None:
     """Keep the numbers."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -182,27 +200,23 @@ def save(results: dict) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("vae", "joint", "stacks", "cross"), help="one part of the experiments")
+    parser.add_argument("--only", choices=(*TRAINED, *OTHERS), help="one part of the experiments")
     parser.add_argument("--tables", action="store_true", help="no training: tables and plots of what there is")
     args = parser.parse_args()
     os.chdir(ROOT)
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    wanted = lambda part: not args.tables and args.only in (None, part)  # noqa: E731
-    runs = []
-    if wanted("joint"):
-        runs += [run for seed in SEEDS for run in joint_runs(seed)]
-    if wanted("stacks"):
-        prepare_stacks()
-        runs += [run for seed in SEEDS for run in stack_runs(seed)]
-    for run in runs:
+    wanted = [part for part in (*TRAINED, *OTHERS) if args.only in (None, part) and not args.tables]
+    if set(wanted) & set(TRAINED):
+        prepare()
+    # One seed of everything, then the next: a part of the answer comes early.
+    for run in (run for seed in SEEDS for part in wanted if part in TRAINED for run in TRAINED[part](seed)):
         if run.name not in results:
             train(run)
             results[run.name] = measure(run.folder / "checkpoint", run.measures)
             save(results)
-    if wanted("vae"):
-        vae_experiment(results)
-    if wanted("cross"):
-        cross_domain(results)
+    for part in wanted:
+        if part in OTHERS:
+            OTHERS[part](results)
     experiment_tables.write(results)
 
 

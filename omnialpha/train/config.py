@@ -152,8 +152,6 @@ class TransformerConfig:
         instruction_dropout: how often the instruction is left empty, for guidance.
         caption_rate: how often a task that can do without text gets its caption.
         gradient_checkpointing: recompute activations in the backward pass.
-        compile: fuse what the transformer's blocks do into few kernels (torch.compile). On CPUs that takes a C++
-            compiler, and everywhere a minute or two at the start.
         precision: "fp32" or "bf16".
         seed: of weights, order, noise.
         save_every, log_every, sheet_every: in steps; 0 for never.
@@ -185,7 +183,6 @@ class TransformerConfig:
     instruction_dropout: float = 0.05
     caption_rate: float = 0.5
     gradient_checkpointing: bool = False
-    compile: bool = False
     precision: str = "fp32"
     seed: int = 0
     save_every: int = 500

@@ -176,9 +176,6 @@ def build_parts(config: TransformerConfig, source, device: torch.device) -> Part
         add_lora(transformer, config.lora)
     if config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
-    if config.compile:  # in place and one block's code for all: names and files stay as they are
-        for block in transformer.transformer_blocks:
-            block.compile(dynamic=True)
     return Parts(transformer.to(device).train(), text_encoder.to(device), tokenizer, settings, folder)
 
 
