@@ -26,8 +26,14 @@ class OmniAlphaRefineMatte(io.ComfyNode):
             ),
             inputs=[
                 io.Image.Input("image", tooltip="The picture that was matted, at full size."),
-                io.Image.Input("matte", optional=True, tooltip="The object as RGBA, of any size; its alpha counts."),
-                io.Mask.Input("mask", optional=True, tooltip="In place of the matte."),
+                io.Image.Input(
+                    "matte",
+                    optional=True,
+                    tooltip="The object as RGBA, of any size, in colours of its own, as OmniAlpha draws it.",
+                ),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="In place of the matte, or where its colours are not to count."
+                ),
                 polarity_input(OPAQUE),
                 io.Int.Input(
                     "worked_at",
@@ -49,32 +55,33 @@ class OmniAlphaRefineMatte(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, matte=None, mask=None, mask_polarity=OPAQUE, worked_at=0) -> io.NodeOutput:
-        pictures, alphas = to_layers(image, "The picture"), _alphas(matte, mask, mask_polarity)
-        if len(pictures) not in (1, len(alphas)):
-            raise OmniAlphaError(f"{len(pictures)} pictures for {len(alphas)} mattes; give one, or one per matte.")
-        pictures = pictures * len(alphas) if len(pictures) == 1 else pictures
-        sizes = [_seen(picture, alpha, worked_at) for picture, alpha in zip(pictures, alphas, strict=True)]
+        pictures, mattes = to_layers(image, "The picture"), _mattes(matte, mask, mask_polarity)
+        if len(pictures) not in (1, len(mattes)):
+            raise OmniAlphaError(f"{len(pictures)} pictures for {len(mattes)} mattes; give one, or one per matte.")
+        pictures = pictures * len(mattes) if len(pictures) == 1 else pictures
+        sizes = [_seen(picture, matte, worked_at) for picture, matte in zip(pictures, mattes, strict=True)]
         if sizes[0] == pictures[0].shape[1:]:
             note = "worked_at is 0 and the matte as large as the picture: its alpha stays, only colours are refined."
             show_note(cls.hidden.unique_id if cls.hidden else None, note)
         device = comfy.model_management.get_torch_device()
         layers = [
-            refine(picture[:3].to(device), alpha.to(device), size).cpu()
-            for picture, alpha, size in zip(pictures, alphas, sizes, strict=True)
+            refine(picture[:3].to(device), each.to(device), size).cpu()
+            for picture, each, size in zip(pictures, mattes, sizes, strict=True)
         ]
         layers = to_bytes_exactly(layers)
         return io.NodeOutput(to_image(layers), transparency(layers))
 
 
-def _alphas(matte, mask, polarity: str) -> list:
+def _mattes(matte, mask, polarity: str) -> list:
+    """Layers [4, h, w], or planes [h, w] where there is a mask."""
     if mask is not None:
         planes = to_planes(mask)
         return [1 - plane for plane in planes] if polarity == TRANSPARENT else planes
     if matte is None:
         raise OmniAlphaError("Nothing to refine is connected. Connect the object to 'matte', or a mask.")
-    return [layer[3] for layer in to_layers(matte, "The matte")]
+    return to_layers(matte, "The matte")
 
 
-def _seen(picture, alpha, worked_at: int) -> tuple[int, int]:
+def _seen(picture, matte, worked_at: int) -> tuple[int, int]:
     """(height, width) at which the model saw the picture."""
-    return seen_size(tuple(picture.shape[1:]), worked_at) if worked_at else tuple(alpha.shape)
+    return seen_size(tuple(picture.shape[1:]), worked_at) if worked_at else tuple(matte.shape[-2:])

@@ -86,7 +86,7 @@ def _refine(args) -> None:
     device = find_device(args.device)
     picture, matte = read_layer(args.picture), read_layer(args.matte)
     seen = seen_size(picture.shape[1:], args.worked_at) if args.worked_at else None
-    layer = refine(picture[:3].to(device), matte[3].to(device), seen).cpu()
+    layer = refine(picture[:3].to(device), matte.to(device), seen).cpu()
     write_new(out, lambda file: FORMATS[format].write(layer, file))
     print(out)
 

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from .checks import Size, check_plane, check_size
 from .errors import OmniAlphaError
-from .resizing import resize_plane
+from .resizing import resize, resize_plane
 
 # Measured on held-out composites, see docs/refine.md.
 SMOOTHNESS = 1e-3  # epsilon of the matting Laplacian: how much noise in the picture's colours is overlooked
 FIDELITY = 5.0  # weight of the model's alpha, per pixel
+TRUST = 0.2  # weight of the model's colours
 STEPS = 30  # of conjugate gradients, at most
 _KNOWN = 100.0  # weight of what lies outside the band
 _NOISE = 1e-6  # of interpolation in float32
@@ -77,7 +78,9 @@ def refine_alpha(picture: Tensor, alpha: Tensor, seen: Size | None = None, steps
     return result
 
 
-def foreground_colour(picture: Tensor, alpha: Tensor, regularisation: float = 1e-5, slope: float = 1.0) -> Tensor:
+def foreground_colour(
+    picture: Tensor, alpha: Tensor, coarse: Tensor | None = None, regularisation: float = 1e-5, slope: float = 1.0
+) -> Tensor:
     """The object's own colour, with the background taken out of soft pixels.
 
     From a single pixel to the full size, each level doubling the last, a few sweeps find the foreground and background
@@ -86,6 +89,8 @@ def foreground_colour(picture: Tensor, alpha: Tensor, regularisation: float = 1e
     Args:
         picture: [3, H, W] in [0, 1].
         alpha: [H, W] in [0, 1].
+        coarse: [4, h, w] in [0, 1], the object as the model drew it, if its colours are to count: as one more term of
+            the energy, `TRUST` times the squared distance from it, weighted by its alpha.
         regularisation: the paper's epsilon_r, smoothness where alpha is flat.
         slope: the paper's omega, more smoothness where alpha changes.
 
@@ -101,23 +106,26 @@ def foreground_colour(picture: Tensor, alpha: Tensor, regularisation: float = 1e
     alpha = alpha.to(picture)
     weights = alpha / alpha.sum().clamp_min(1e-6), (1 - alpha) / (1 - alpha).sum().clamp_min(1e-6)
     both = torch.stack([(picture * weight).sum(dim=(1, 2)) for weight in weights])[:, :, None, None]  # [2, 3, 1, 1]
+    hint = picture.new_zeros(4, *size) if coarse is None else resize(coarse.to(picture), size)
     levels = max(1, math.ceil(math.log2(max(size))))
     for level in range(levels + 1):
         height, width = (max(1, round(side ** (level / levels))) for side in size)
         both = F.interpolate(both, size=(height, width), mode="nearest")
         small, cover = _nearest(picture, (height, width)), _nearest(alpha[None], (height, width))
         sweeps = 20 if max(height, width) <= 32 else 4
-        both = _sweep(both, small, cover, regularisation, slope, sweeps)
+        both = _sweep(both, small, cover, _nearest(hint, (height, width)), regularisation, slope, sweeps)
     return torch.where(alpha >= 1, picture, both[0])
 
 
-def refine(picture: Tensor, alpha: Tensor, seen: Size | None = None) -> Tensor:
+def refine(picture: Tensor, matte: Tensor, seen: Size | None = None) -> Tensor:
     """The object as a layer [4, H, W] at the picture's size: `refine_alpha`, then `foreground_colour`.
 
-    Black where alpha is 0 in 8 bits. Arguments and errors as for `refine_alpha`.
+    Black where alpha is 0 in 8 bits. Arguments and errors as for `refine_alpha`; `matte` is a layer [4, h, w], whose
+    colours count as a hint, or an alpha [h, w] alone.
     """
+    alpha, coarse = (matte[3], matte) if matte.ndim == 3 and matte.shape[0] == 4 else (matte, None)
     fine = refine_alpha(picture, alpha, seen)
-    colour = foreground_colour(picture, fine)
+    colour = foreground_colour(picture, fine, coarse)
     return torch.cat([torch.where(fine < 0.5 / 255, 0, colour), fine[None]])
 
 
@@ -241,16 +249,20 @@ def _nearest(planes: Tensor, size: Size) -> Tensor:
     return F.interpolate(planes[None], size=size, mode="nearest")[0]
 
 
-def _sweep(both: Tensor, picture: Tensor, alpha: Tensor, regularisation: float, slope: float, sweeps: int) -> Tensor:
+def _sweep(
+    both: Tensor, picture: Tensor, alpha: Tensor, hint: Tensor, regularisation: float, slope: float, sweeps: int
+) -> Tensor:
     """Improves foreground and background [2, 3, H, W], each pixel by its four neighbours, all pixels at once."""
     around = _neighbours(alpha)  # [4, 1, H, W]
     weights = regularisation + slope * (around - alpha).abs()
     share = torch.stack([alpha, 1 - alpha])  # [2, 1, H, W]
     total = weights.sum(dim=0)
-    a00, a11, a01 = share[0] ** 2 + total, share[1] ** 2 + total, share[0] * share[1]
+    trust = TRUST * hint[3:]
+    a00, a11, a01 = share[0] ** 2 + total + trust, share[1] ** 2 + total, share[0] * share[1]
     determinant = a00 * a11 - a01 * a01
     for _ in range(sweeps):
         b0, b1 = (share[k] * picture + (weights * _neighbours(both[k])).sum(dim=0) for k in range(2))
+        b0 = b0 + trust * hint[:3]
         both = torch.stack([a11 * b0 - a01 * b1, a00 * b1 - a01 * b0]) / determinant
         both = both.clamp(0, 1)
     return both

@@ -77,7 +77,7 @@ def test_refine(tmp_path):
     write_layer(matte, tmp_path / "matte.png")
     out = tmp_path / "out.png"
     assert main(["refine", *map(str, (tmp_path / "photo.png", tmp_path / "matte.png")), "--out", str(out)]) == 0
-    wanted = refine(read_layer(tmp_path / "photo.png")[:3], read_layer(tmp_path / "matte.png")[3])
+    wanted = refine(read_layer(tmp_path / "photo.png")[:3], read_layer(tmp_path / "matte.png"))
     assert same([read_layer(out)], [wanted], 0.51 / 255)
 
 

@@ -12,7 +12,7 @@ from omnialpha import refining
 from omnialpha.errors import OmniAlphaError
 from omnialpha.metrics import alpha_mse, grad
 from omnialpha.refining import foreground_colour, refine, refine_alpha, seen_size
-from omnialpha.resizing import resize_plane
+from omnialpha.resizing import resize, resize_plane
 
 
 def scene(size: int = 96, soft: float = 3.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -115,6 +115,17 @@ def test_foreground_takes_the_background_out():
     ]
     assert errors[1] < 0.15 * errors[0]
     assert torch.equal(foreground_colour(picture, torch.ones_like(alpha)), picture)
+
+
+def test_colours_of_the_model_help():
+    """Where the picture says little, as in glass; and a plain alpha has none to give."""
+    picture, alpha, truth = scene(soft=40)
+    alpha = alpha * 0.3
+    picture = truth * alpha + torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0)) * (1 - alpha)
+    coarse = resize(torch.cat([truth, alpha[None]]), (24, 24))
+    error = lambda colour: float(((colour - truth).abs().mean(dim=0) * alpha).sum() / alpha.sum())  # noqa: E731
+    assert error(foreground_colour(picture, alpha, coarse)) < 0.5 * error(foreground_colour(picture, alpha))
+    assert torch.equal(refine(picture, coarse[3])[3], refine(picture, coarse)[3])
 
 
 @pytest.mark.parametrize("size", [40, 97])

@@ -34,7 +34,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--seen", type=int, default=128, help="side the model works at, in pixels (%(default)s)")
-    parser.add_argument("--noise", type=float, default=0.0, help="error of the model's soft alpha (%(default)s)")
+    parser.add_argument(
+        "--noise", type=float, default=0.0, help="standard error of the model's colours and soft alpha (%(default)s)"
+    )
     parser.add_argument("--micro", action="store_true", help="mattes by the built-in model")
     parser.add_argument("--count", type=int, help="records, the first ones (all)")
     args = parser.parse_args()
@@ -71,7 +73,9 @@ def model_matte(truth: torch.Tensor, args) -> torch.Tensor:
     alpha = small[3]
     noise = torch.randn(alpha.shape, generator=torch.Generator().manual_seed(0))
     alpha = (alpha + args.noise * noise * 2 * (alpha * (1 - alpha)).sqrt()).clamp(0, 1)
-    return (torch.cat([small[:3], alpha[None]]) * 255).round() / 255
+    coarse = torch.randn(1, 3, *(max(1, side // 4) for side in alpha.shape), generator=torch.Generator().manual_seed(1))
+    colour = small[:3] + args.noise * F.interpolate(coarse, size=alpha.shape, mode="bicubic")[0]
+    return (torch.cat([colour.clamp(0, 1), alpha[None]]) * 255).round() / 255
 
 
 def micro_matte(pipeline, picture: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -96,8 +100,8 @@ def measure(picture: torch.Tensor, truth: torch.Tensor, matte: torch.Tensor, alp
     estimates = {
         "the picture's own": picture,
         "the model's, scaled up": resize(matte, size)[:3],
-        "refine": foreground_colour(picture, found["refine"]),
-        "refine, from the true alpha": foreground_colour(picture, truth[3]),
+        "refine": foreground_colour(picture, found["refine"], matte),
+        "refine, from alpha alone": foreground_colour(picture, found["refine"]),
     }
     weight = truth[3] * ((truth[3] > 0.02) & (truth[3] < 0.98))
     for name, colour in estimates.items():

@@ -225,5 +225,5 @@ def test_tools(comfy, graph, stack):
     light = over_colour(flatten(stack.layers, linear_light=True))
     assert close([read_layer(output / "linear_layer0.png")[:3]], [light], 250)
     photo = read_layer(output / "linear_layer0.png")[:3]
-    wanted = refine(photo, stack.layers[1][3], (12, 16))
+    wanted = refine(photo, stack.layers[1], (12, 16))
     assert torch.allclose(read_layer(output / "refined_layer0.png"), wanted, atol=2 / 255)
