@@ -47,7 +47,7 @@ def main() -> None:
         pipeline = OmniAlphaPipeline.from_pretrained("micro")
     alphas: dict[str, list] = {}
     colours: dict[str, list] = {}
-    for picture, truth in tqdm(list(examples(args.dataset, args.count)), unit="picture", disable=False):
+    for picture, truth in tqdm(list(examples(args.dataset, args.count)), unit="picture", disable=None):
         matte = model_matte(truth, args) if pipeline is None else micro_matte(pipeline, picture, truth)
         measure(picture, truth, matte, alphas, colours)
     how = "micro" if args.micro else f"the true alpha at {args.seen} px, noise {args.noise:g}"
