@@ -8,19 +8,25 @@ defaults.
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .adapters import folders
+from .alpha import OmniAlphaAlpha
 from .composite_layers import OmniAlphaCompositeLayers
 from .decode_layers import OmniAlphaDecodeLayers
+from .edit_layers import OmniAlphaEditLayers
 from .encode_layers import OmniAlphaEncodeLayers
 from .instruct import OmniAlphaInstruct
 from .layer import OmniAlphaLayer
 from .load_checkpoint import OmniAlphaLoadCheckpoint
+from .load_layers import OmniAlphaLoadLayers
+from .load_layers_from_folder import OmniAlphaLoadLayersFromFolder
 from .load_vae import OmniAlphaLoadVAE
 from .patch_model import OmniAlphaPatchModel
 from .preview_layers import OmniAlphaPreviewLayers
+from .refine_matte import OmniAlphaRefineMatte
 from .save_layers import OmniAlphaSaveLayers
 from .sequence import OmniAlphaSequence
 from .sigmas import OmniAlphaSigmas
 from .task import OmniAlphaTask
+from .trimap import OmniAlphaTrimap
 
 NODES: list[type[io.ComfyNode]] = [
     OmniAlphaTask,
@@ -36,6 +42,12 @@ NODES: list[type[io.ComfyNode]] = [
     OmniAlphaCompositeLayers,
     OmniAlphaPreviewLayers,
     OmniAlphaSaveLayers,
+    OmniAlphaLoadLayers,
+    OmniAlphaLoadLayersFromFolder,
+    OmniAlphaEditLayers,
+    OmniAlphaAlpha,
+    OmniAlphaTrimap,
+    OmniAlphaRefineMatte,
 ]
 
 

@@ -4,7 +4,7 @@ from comfy_api.v0_0_2 import io
 from PIL import ImageColor
 
 from ..omnialpha.errors import OmniAlphaError
-from ..omnialpha.layers import checkerboard, flatten, over_colour
+from ..omnialpha.layers import flatten, opaque, squares
 from .adapters.images import to_bytes_exactly, to_image, to_layers
 from .adapters.wires import CATEGORY
 
@@ -35,18 +35,41 @@ class OmniAlphaCompositeLayers(io.ComfyNode):
                     optional=True,
                     tooltip="For 'colour': a name or #rrggbb, as on web pages.",
                 ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="A picture to lay behind all layers, of their size. One, or as many as wanted: each gets "
+                    "its own composite.",
+                ),
+                io.Boolean.Input(
+                    "linear_light",
+                    default=False,
+                    optional=True,
+                    tooltip="Mix colours as light does. Off: as image editors and browsers do by default.",
+                ),
             ],
             outputs=[io.Image.Output("image", display_name="image")],
         )
 
     @classmethod
-    def execute(cls, layers, background, colour="#808080") -> io.NodeOutput:
-        flat = flatten(to_layers(layers, "The layers"))
-        if background == "checkerboard":
-            flat = checkerboard(flat)
-        elif background != "transparent":
-            flat = over_colour(flat, _rgb(colour if background == "colour" else background))
-        return io.NodeOutput(to_image(to_bytes_exactly([flat])))
+    def execute(cls, layers, background, colour="#808080", image=None, linear_light=False) -> io.NodeOutput:
+        layers = to_layers(layers, "The layers")
+        backs = [[back] for back in to_layers(image, "The picture behind")] if image is not None else [[]]
+        rgb = (
+            None
+            if background in ("transparent", "checkerboard")
+            else _rgb(colour if background == "colour" else background)
+        )
+        flats = [_composite([*back, *layers], background, rgb, linear_light) for back in backs]
+        return io.NodeOutput(to_image(to_bytes_exactly(flats)))
+
+
+def _composite(layers: list, background: str, rgb: tuple | None, linear_light: bool):
+    """Layers over each other and the background: [4, H, W], or [3, H, W] where that is opaque."""
+    if background == "transparent":
+        return flatten(layers, linear_light)
+    under = layers[0].new_tensor(rgb)[:, None, None].expand_as(layers[0][:3]) if rgb else squares(layers[0])
+    return flatten([opaque(under), *layers], linear_light)[:3]
 
 
 def _rgb(colour: str) -> tuple[float, ...]:

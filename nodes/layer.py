@@ -6,9 +6,8 @@ from comfy_api.v0_0_2 import io
 from ..omnialpha import layers as operations
 from ..omnialpha.errors import OmniAlphaError
 from .adapters.images import check_same_size, is_stand_in, to_image, to_layers, to_planes
+from .adapters.inputs import TRANSPARENT, clean_input, polarity_input
 from .adapters.wires import CATEGORY
-
-TRANSPARENT, OPAQUE = "1 = transparent", "1 = opaque"
 
 
 class OmniAlphaLayer(io.ComfyNode):
@@ -32,21 +31,8 @@ class OmniAlphaLayer(io.ComfyNode):
                     tooltip="Becomes the layer's alpha, in place of any the picture has. Same size as the picture. The "
                     "empty 64x64 mask that LoadImage gives for files without alpha counts as none.",
                 ),
-                io.Combo.Input(
-                    "mask_polarity",
-                    options=[TRANSPARENT, OPAQUE],
-                    default=TRANSPARENT,
-                    optional=True,
-                    tooltip=f"What white means. '{TRANSPARENT}' is ComfyUI's alpha, as LoadImage gives it; "
-                    f"'{OPAQUE}' is what segmentation nodes give.",
-                ),
-                io.Boolean.Input(
-                    "clean_hidden",
-                    default=True,
-                    optional=True,
-                    tooltip="Make fully transparent pixels black. Files often hide old colours there, which the model "
-                    "would see.",
-                ),
+                polarity_input(),
+                clean_input(),
             ],
             outputs=[io.Image.Output("layer", display_name="layer", tooltip="RGBA, straight alpha.")],
         )

@@ -1,14 +1,16 @@
-"""OmniAlpha Save Layers: one PNG per layer."""
+"""OmniAlpha Save Layers: one PNG per layer, or one layered file."""
 
 from comfy_api.v0_0_2 import io
 
-from .adapters.files import save_layers
+from ..omnialpha.files.formats import FORMATS, Stack
+from ..omnialpha.files.stack import parse_names
 from .adapters.images import to_layers
+from .adapters.saving import save_stack
 from .adapters.wires import CATEGORY
 
 
 class OmniAlphaSaveLayers(io.ComfyNode):
-    """Writes rounded 8-bit RGBA with the workflow inside, and never half a file."""
+    """Writes rounded RGBA with the workflow inside, never half a file, and never over another."""
 
     @classmethod
     def define_schema(cls):
@@ -16,7 +18,7 @@ class OmniAlphaSaveLayers(io.ComfyNode):
             node_id="OmniAlphaSaveLayers",
             display_name="OmniAlpha Save Layers",
             category=f"{CATEGORY}/layers",
-            description="Saves each layer of a batch as an RGBA PNG that carries the workflow, back to front.",
+            description="Saves the layers of a batch, back to front, with the workflow: as PNGs, PSD or OpenRaster.",
             inputs=[
                 io.Image.Input("layers", tooltip="RGBA layers, back to front."),
                 io.String.Input(
@@ -24,12 +26,40 @@ class OmniAlphaSaveLayers(io.ComfyNode):
                     default="OmniAlpha",
                     tooltip="Under ComfyUI's output folder; may hold subfolders and %year%, %month%, %day%.",
                 ),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMATS),
+                    default="png",
+                    optional=True,
+                    tooltip="\n".join(f"{name}: {row.help}" for name, row in FORMATS.items()),
+                ),
+                io.String.Input(
+                    "names",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="One name per line, back to front: of the layers in the file, or of the files. Empty: "
+                    "layer0, layer1, ...",
+                ),
+                io.Boolean.Input(
+                    "numbered",
+                    default=True,
+                    optional=True,
+                    tooltip="Count up with every run. Off: the files are called exactly as said here, and a run stops "
+                    "where one of them exists.",
+                ),
             ],
-            outputs=[],
+            outputs=[
+                io.String.Output(
+                    "paths", display_name="paths", is_output_list=True, tooltip="The files written, back to front."
+                )
+            ],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, layers, filename_prefix) -> io.NodeOutput:
-        saved = save_layers(to_layers(layers, "The layers"), filename_prefix, io.FolderType.output, cls.hidden)
-        return io.NodeOutput(ui={"images": saved})
+    def execute(cls, layers, filename_prefix, format="png", names="", numbered=True) -> io.NodeOutput:
+        layers = [layer.cpu() for layer in to_layers(layers, "The layers")]
+        stack = Stack(layers, parse_names(names, len(layers)))
+        paths, shown = save_stack(stack, filename_prefix, format, numbered, cls.hidden)
+        return io.NodeOutput(paths, ui=shown)

@@ -1,4 +1,4 @@
-"""The command line: `python -m omnialpha run | tasks | inspect | convert-vae | demo`.
+"""The command line: `python -m omnialpha run | tasks | inspect | convert-vae | demo`, and more in `cli_*`.
 
 Nothing heavy is imported here, so that `--help` and `tasks` answer at once. Whatever a user can cause ends in one
 sentence on stderr and exit code 2.
@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from . import __version__, cli_data, cli_evaluate, cli_train
+from . import __version__, cli_data, cli_evaluate, cli_layers, cli_train
 from .errors import OmniAlphaError, OmniAlphaWarning
 from .tasks import FAMILIES, ROLES, TASKS
 
@@ -30,8 +30,9 @@ examples:
 `python -m omnialpha COMMAND --help` explains a command."""
 
 RUN_HELP = """\
-Runs a task and writes one RGBA PNG per layer, back to front, into a new folder. The settings are kept in each
-PNG's text chunk "omnialpha". Nothing is ever overwritten: a folder that has something in it gets a number."""
+Runs a task and writes one RGBA PNG per layer, back to front, into a new folder, or one layered file with --format. The
+settings are kept in each PNG's text chunk "omnialpha", or in the layered file's metadata. Nothing is ever overwritten:
+a folder that has something in it gets a number."""
 
 RUN_EXAMPLES = """\
 examples:
@@ -121,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--checkpoint", metavar="PATH", default="micro", help="another checkpoint (default: micro)")
     demo.add_argument("--seed", type=int, default=0, help="another seed, other noise (%(default)s)")
 
-    for module in (cli_data, cli_train):
+    for module in (cli_layers, cli_data, cli_train):
         module.add_commands(commands)
     cli_evaluate.add_commands(commands, _size)
     return parser
@@ -167,6 +168,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     how.add_argument("--snap-alpha", action="store_true", help="make nearly opaque and nearly clear pixels exactly so")
     how.add_argument("--keep-hidden", action="store_true", help="keep colours that lie hidden under alpha 0 of inputs")
     run.add_argument("--out", metavar="DIR", help="new folder for the layers (default: out/TASK)")
+    run.add_argument("--format", choices=("png", "png16", "psd", "ora"), default="png",
+                     help="a PNG per layer of 8 or 16 bits, or one layered file (%(default)s)")  # fmt: skip
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -36,7 +36,10 @@ __all__ = [
     "resize",
     "resize_plane",
     "snap_alpha",
+    "squares",
+    "to_linear",
     "to_pil",
+    "to_srgb",
     "to_uint8",
     "trimap",
     "write_layer",
@@ -66,12 +69,13 @@ def grey_layer(mask: Tensor) -> Tensor:
     return opaque(check_plane(mask).expand(3, -1, -1))
 
 
-def over(top: Tensor, bottom: Tensor) -> Tensor:
+def over(top: Tensor, bottom: Tensor, linear_light: bool = False) -> Tensor:
     """`top` composited over `bottom` (Porter-Duff over, straight alpha in and out).
 
     Args:
         top: [4, H, W] in [0, 1].
         bottom: [4, H, W] in [0, 1].
+        linear_light: mix the light that sRGB colours stand for (IEC 61966-2-1), not their values.
 
     Returns:
         [4, H, W] in [0, 1], black where the result is fully transparent.
@@ -88,12 +92,27 @@ def over(top: Tensor, bottom: Tensor) -> Tensor:
     alpha = above + below
     # As a weighted mean, not as a quotient of premultiplied colours: exact where one of the two layers is alone.
     weight = torch.where(alpha > 0, above / torch.where(alpha > 0, alpha, 1), 0)
-    colour = torch.lerp(bottom[:3], top[:3], weight)
+    if linear_light:
+        mixed = to_srgb(torch.lerp(to_linear(bottom[:3]), to_linear(top[:3]), weight))
+        # Where one of the two is alone nothing is mixed, and nothing rounded.
+        colour = torch.where(weight <= 0, bottom[:3], torch.where(weight >= 1, top[:3], mixed))
+    else:
+        colour = torch.lerp(bottom[:3], top[:3], weight)
     return torch.cat([torch.where(alpha > 0, colour, 0), alpha]).clamp(0, 1)
 
 
-def flatten(layers: Sequence[Tensor]) -> Tensor:
-    """All layers, back to front, composited into one [4, H, W].
+def to_linear(colour: Tensor) -> Tensor:
+    """sRGB values in [0, 1] as linear light in [0, 1] (IEC 61966-2-1)."""
+    return torch.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055).clamp_min(0) ** 2.4)
+
+
+def to_srgb(light: Tensor) -> Tensor:
+    """Linear light in [0, 1] as sRGB values in [0, 1]; undoes `to_linear`."""
+    return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp_min(1e-9) ** (1 / 2.4) - 0.055)
+
+
+def flatten(layers: Sequence[Tensor], linear_light: bool = False) -> Tensor:
+    """All layers, back to front, composited into one [4, H, W]; `linear_light` as for `over`.
 
     Raises:
         OmniAlphaError: no layers, or of different sizes.
@@ -102,7 +121,7 @@ def flatten(layers: Sequence[Tensor]) -> Tensor:
         raise OmniAlphaError("There are no layers to composite; expected at least one.")
     result = check_layer(layers[0])
     for layer in layers[1:]:
-        result = over(layer, result)
+        result = over(layer, result, linear_light)
     return result
 
 
@@ -121,10 +140,19 @@ def checkerboard(layer: Tensor, cell: int = 8) -> Tensor:
     Raises:
         OmniAlphaError: not a layer.
     """
+    return _over_picture(layer, squares(layer, cell))
+
+
+def squares(layer: Tensor, cell: int = 8) -> Tensor:
+    """The grey checkerboard itself, [3, H, W], as large as a layer.
+
+    Raises:
+        OmniAlphaError: not a layer.
+    """
     _, height, width = check_layer(layer).shape
     rows, columns = (torch.arange(side, device=layer.device) // cell for side in (height, width))
     dark = (rows[:, None] + columns) % 2
-    return _over_picture(layer, 0.85 - 0.2 * dark.to(layer.dtype))
+    return (0.85 - 0.2 * dark.to(layer.dtype)).expand(3, -1, -1)
 
 
 def _over_picture(layer: Tensor, picture: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import OmniAlphaError
 
@@ -80,6 +81,41 @@ def _remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
+def write_new(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Makes a new file, whole or not at all; one that exists, or comes to be meanwhile, is left alone.
+
+    Args:
+        path: the file; its folder must exist.
+        write: fills the file, which is open for writing bytes.
+
+    Raises:
+        OmniAlphaError: the file exists, or cannot be written.
+    """
+    part = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with open(part, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(part, path)  # fails where the name is taken, unlike a rename
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links: claim the name, then fill it
+            open(path, "xb").close()
+            os.replace(part, path)
+    except FileExistsError as error:
+        raise OmniAlphaError(f"{path} exists and is not overwritten. Choose another name.") from error
+    except OSError as error:
+        raise OmniAlphaError(
+            f"Could not write {path}: {error.strerror or error}. Check that the folder exists, that it may be written "
+            f"to and that the disk has room."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
 def free_path(path: str | Path) -> Path:
     """`path`, or the same name with -2, -3, ... before its ending where that is taken."""
     path = Path(path)
@@ -91,24 +127,35 @@ def free_path(path: str | Path) -> Path:
 
 
 def write_layers(
-    layers: Sequence[torch.Tensor], names: Sequence[str], folder: Path, settings: Mapping[str, Any]
+    layers: Sequence[torch.Tensor],
+    names: Sequence[str],
+    folder: Path,
+    settings: Mapping[str, Any],
+    format: str = "png",
 ) -> list[Path]:
-    """Writes layers as `01-background.png`, `02-foreground.png`, ..., back to front.
+    """Writes layers as `01-background.png`, `02-foreground.png`, ..., back to front, or as `layers.psd`.
 
     Args:
         layers: [4, H, W] in [0, 1] each.
         names: one per layer.
-        settings: what made them; goes into every PNG's text chunk `omnialpha` as JSON, with the layer's name and place.
+        settings: what made them; goes into every PNG's text chunk `omnialpha` as JSON, with the layer's name and place,
+            or into the layered file's metadata.
+        format: key of `files.formats.FORMATS`.
 
     Raises:
         OmniAlphaError: NaN in a layer, or a file cannot be written; what was complete stays.
     """
-    from .layers import write_layer
+    from .files.formats import FORMATS, Stack, write_stack
+    from .files.stack import distinct
 
+    row = FORMATS[format]
+    if row.layered:
+        text = {KEY: json.dumps(settings, ensure_ascii=False)}
+        return write_stack(Stack(layers, distinct(names)), folder / "layers", format, text)
     paths = []
     for index, (layer, name) in enumerate(zip(layers, names, strict=True)):
         path = free_path(folder / f"{index + 1:02d}-{name}.png")
         chunk = json.dumps({**settings, "layer": name, "index": index, "layers": len(layers)}, ensure_ascii=False)
-        write_layer(layer, path, {KEY: chunk})
+        write_new(path, lambda file, layer=layer, chunk=chunk: row.write(layer, file, {KEY: chunk}))
         paths.append(path)
     return paths

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,14 +51,24 @@ def read_layer(path: str | os.PathLike) -> Tensor:
     path = Path(path)
     if not path.is_file():
         raise OmniAlphaError(f"There is no picture file at {path}.")
-    image = _open(path)
+    return _read(lambda: path, path)
+
+
+def decode_layer(data: bytes, name: str) -> Tensor:
+    """The bytes of a picture file as a layer; as `read_layer`, with `name` for the messages."""
+    return _read(lambda: io.BytesIO(data), name)
+
+
+def _read(source: Callable, name: str | Path) -> Tensor:
+    """The picture that PIL finds at `source()`, as a layer."""
+    image = _open(source(), name)
     rawmode = _deep_rawmode(image)
-    image = _load(image, path)
+    image = _load(image, name)
     if rawmode is None:
         return from_pil(image)
-    low = _open(path)
+    low = _open(source(), name)
     low.tile = [(*tile[:3], _with_rawmode(tile[3], _LOW_BYTES[rawmode])) for tile in low.tile]
-    return _deep_layer(image, _load(low, path), rawmode)
+    return _deep_layer(image, _load(low, name), rawmode)
 
 
 def from_pil(image: Image.Image) -> Tensor:
@@ -133,10 +144,10 @@ def write_layer(layer: Tensor, path: str | os.PathLike, text: Mapping[str, str] 
             part.unlink()
 
 
-def _open(path: Path) -> Image.Image:
-    """The file's first picture, not yet decoded."""
+def _open(source, path: str | Path) -> Image.Image:
+    """The first picture of a file, not yet decoded; messages call it `path`."""
     try:
-        image = Image.open(path)
+        image = Image.open(source)
     except Image.DecompressionBombError as error:
         raise OmniAlphaError(f"{path} is too large: {error} {_limit()}") from error
     except Exception as error:  # PIL's readers raise about anything on damaged files
@@ -156,7 +167,7 @@ def _limit() -> str:
     return f"Expected at most {MAX_PIXELS:,} pixels; scale the picture down first."
 
 
-def _load(image: Image.Image, path: Path) -> Image.Image:
+def _load(image: Image.Image, path: str | Path) -> Image.Image:
     """The picture decoded and turned upright; its file is closed."""
     with image:
         try:

@@ -50,7 +50,7 @@ def run(args) -> list[Path]:
         _say(_sizes(request))
         pipeline = load(args.checkpoint, device, args.vae, args.lora, args.lora_scale, args.offload)
         layers = sample(pipeline, request)
-        paths = write_layers(layers, request.names, out, record(args, request))
+        paths = write_layers(layers, request.names, out, record(args, request), args.format)
     for path in paths:
         print(path)
     return paths

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMFY = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server", "execution"}
 HEAVY = {"diffusers", "transformers", "peft", "accelerate", "skimage", "scipy"}
 # package -> what it is imported as, where the two differ
-IMPORT_NAME = {"pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml"}
+IMPORT_NAME = {"pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml", "psd-tools": "psd_tools", "pypng": "png"}
 
 
 @lru_cache

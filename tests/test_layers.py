@@ -13,7 +13,7 @@ from PIL import Image
 
 from omnialpha import layers
 from omnialpha.errors import OmniAlphaError
-from omnialpha.layers import Frame, fit_size, flatten, over, resize, resize_plane, trimap
+from omnialpha.layers import Frame, fit_size, flatten, over, resize, resize_plane, to_linear, to_srgb, trimap
 
 side = st.integers(1, 40)
 seeds = st.integers(0, 2**32)
@@ -276,3 +276,20 @@ def test_extreme_pictures_fit():
 def test_errors_name_what_was_found(call, words):
     with pytest.raises(OmniAlphaError, match=words):
         call()
+
+
+def test_linear_light_mixes_light():
+    """Half of white over black is half the light, which sRGB writes as 188 of 255 (IEC 61966-2-1)."""
+    white, black = torch.ones(4, 1, 1), torch.tensor([0.0, 0, 0, 1])[:, None, None]
+    half = torch.tensor([1.0, 1, 1, 0.5])[:, None, None]
+    assert round(float(over(half, black, linear_light=True)[0, 0, 0]) * 255) == 188
+    assert round(float(over(half, black)[0, 0, 0]) * 255) == 128
+    for top in (white, black, torch.tensor([0.3, 0.6, 0.9, 0.0])[:, None, None]):  # nothing to mix, nothing to round
+        for bottom in (black, torch.rand(4, 1, 1)):
+            assert torch.equal(over(top, bottom, linear_light=True), over(top, bottom))
+
+
+def test_linear_light_and_back():
+    values = torch.arange(256) / 255
+    assert torch.allclose(to_srgb(to_linear(values)), values, atol=1e-6)
+    assert to_linear(values).diff().min() > 0

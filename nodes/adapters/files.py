@@ -38,7 +38,7 @@ def save_layers(
         prefix = f"{prefix}.{secrets.token_hex(4)}"
     h, w = layers[0].shape[1:]
     path, name, number, subfolder, _ = folder_paths.get_save_image_path(prefix, root, w, h)
-    text = {} if temporary else _workflow(hidden)
+    text = {} if temporary else workflow_text(hidden)
     saved = []
     for index, layer in enumerate(layers):
         file = f"{name}_{number:05}_layer{index}.png"
@@ -47,7 +47,7 @@ def save_layers(
     return saved
 
 
-def _workflow(hidden: io.HiddenHolder | None) -> dict[str, str]:
+def workflow_text(hidden: io.HiddenHolder | None) -> dict[str, str]:
     """The graph as ComfyUI's own save nodes write it, unless the artist has metadata off."""
     if hidden is None or args.disable_metadata:
         return {}

@@ -7,6 +7,8 @@ from comfy_api.v0_0_2 import io
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.resizing import FITS
 
+TRANSPARENT, OPAQUE = "1 = transparent", "1 = opaque"
+
 _ONE_SIDE = "width is {} and height {}: set both, or leave both at 0."
 
 
@@ -76,6 +78,28 @@ def tile_input() -> io.Int.Input:
         optional=True,
         tooltip="Side of the tiles in pixels, for very large pictures. 0: in one piece; ComfyUI tiles by itself when "
         "memory runs out.",
+    )
+
+
+def polarity_input(default: str = TRANSPARENT) -> io.Combo.Input:
+    """What white means in a mask that comes in."""
+    return io.Combo.Input(
+        "mask_polarity",
+        options=[TRANSPARENT, OPAQUE],
+        default=default,
+        optional=True,
+        tooltip=f"What white means. '{TRANSPARENT}' is ComfyUI's alpha, as LoadImage gives it; "
+        f"'{OPAQUE}' is what segmentation nodes give.",
+    )
+
+
+def clean_input() -> io.Boolean.Input:
+    """Whether colours hidden under alpha 0 are taken out."""
+    return io.Boolean.Input(
+        "clean_hidden",
+        default=True,
+        optional=True,
+        tooltip="Make fully transparent pixels black. Files often hide old colours there, which the model would see.",
     )
 
 

@@ -1,0 +1,47 @@
+"""OmniAlpha Edit Layers: extract, reorder and merge."""
+
+from comfy_api.v0_0_2 import io
+
+from ..omnialpha.arranging import arrange, arrange_names, parse_order
+from ..omnialpha.files.stack import parse_names
+from .adapters.images import to_image, to_layers, transparency
+from .adapters.inputs import mask_output
+from .adapters.wires import CATEGORY
+
+
+class OmniAlphaEditLayers(io.ComfyNode):
+    """One short text says which layers there are to be."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="OmniAlphaEditLayers",
+            display_name="OmniAlpha Edit Layers",
+            category=f"{CATEGORY}/layers",
+            description="Extracts, reorders and merges layers of a batch.",
+            inputs=[
+                io.Image.Input("layers", tooltip="RGBA layers, back to front."),
+                io.String.Input(
+                    "order",
+                    default="",
+                    tooltip="The layers wanted, back to front; 0 is the one at the back. '1': only that one. '1, 0': "
+                    "the other way round. '2-4': a range. '0+1, 2': the first two merged. -1 is the one in front.",
+                ),
+                io.String.Input(
+                    "names", multiline=True, default="", optional=True, tooltip="One name per line, back to front."
+                ),
+            ],
+            outputs=[
+                io.Image.Output("layers", display_name="layers", tooltip="RGBA, straight alpha, back to front."),
+                mask_output(),
+                io.String.Output("names", display_name="names", tooltip="The names, in the new order."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, layers, order, names="") -> io.NodeOutput:
+        layers = to_layers(layers, "The layers")
+        numbers = parse_order(order, len(layers))
+        names = arrange_names(parse_names(names, len(layers)), numbers)
+        layers = arrange(layers, numbers)
+        return io.NodeOutput(to_image(layers), transparency(layers), "\n".join(names))

@@ -1,0 +1,46 @@
+"""Layers as PNG files of 8 or 16 bits. Pillow writes no 16-bit colour; pypng (pure Python, no dependencies) does."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import BinaryIO
+
+from PIL import PngImagePlugin
+from torch import Tensor
+
+from ..checks import check_finite, check_layer
+from ..pictures import to_pil
+from .packages import need
+
+
+def write_png(layer: Tensor, file: BinaryIO, text: Mapping[str, str] | None = None) -> None:
+    """A layer as 8-bit RGBA, rounded.
+
+    Args:
+        layer: [4, H, W] in [0, 1], straight alpha.
+        file: open for writing.
+        text: entries for the text chunks, any Unicode.
+    """
+    to_pil(layer).save(file, format="PNG", pnginfo=_info(text))
+
+
+def write_png16(layer: Tensor, file: BinaryIO, text: Mapping[str, str] | None = None) -> None:
+    """A layer as 16-bit RGBA, rounded; arguments as in `write_png`."""
+    png = need("png")
+    check_finite(check_layer(layer), "The layer")
+    words = (layer.detach().cpu().clamp(0, 1).double() * 65535).round().permute(1, 2, 0).numpy().astype(">u2")
+    height, width = words.shape[:2]
+    plain = io.BytesIO()
+    writer = png.Writer(width, height, greyscale=False, alpha=True, bitdepth=16)
+    writer.write_packed(plain, (row.tobytes() for row in words))
+    plain.seek(0)
+    header, *rest = png.Reader(plain).chunks()
+    png.write_chunks(file, [header, *(chunk[:2] for chunk in _info(text).chunks), *rest])
+
+
+def _info(text: Mapping[str, str] | None) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    for key, value in (text or {}).items():
+        info.add_text(key, str(value))
+    return info

@@ -1,0 +1,157 @@
+"""Mattes at full size: against dense linear algebra, pymatting, and what plain upscaling does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from omnialpha import refining
+from omnialpha.errors import OmniAlphaError
+from omnialpha.metrics import alpha_mse, grad
+from omnialpha.refining import foreground_colour, refine, refine_alpha, seen_size
+from omnialpha.resizing import resize, resize_plane
+
+
+def scene(size: int = 96, soft: float = 3.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(picture, alpha, foreground): a disc with a notch and a soft rim, on a smooth background of other colours."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
+    distance = (0.6 - (x**2 + y**2).sqrt()) * size / 2
+    distance = torch.minimum(distance, (x.abs() + y * 0.5) * size / 4)
+    alpha = (distance / soft + 0.5).clamp(0, 1)
+    foreground = torch.stack([0.9 + 0.1 * x, 0.3 + 0.1 * y, 0.1 + 0 * x]).clamp(0, 1)
+    background = torch.stack([0.1 + 0 * x, 0.4 + 0.2 * x, 0.8 + 0.1 * y])
+    return foreground * alpha + background * (1 - alpha), alpha, foreground
+
+
+def test_refined_alpha_beats_upscaling():
+    picture, alpha, _ = scene()
+    coarse = resize_plane(alpha, (24, 24))
+    plain, fine = resize_plane(coarse, (96, 96)), refine_alpha(picture, coarse)
+    assert alpha_mse(fine, alpha) < 0.2 * alpha_mse(plain, alpha)
+    assert grad(fine, alpha) < 0.2 * grad(plain, alpha)
+
+
+def test_a_matte_that_was_scaled_up_is_as_good():
+    """As `run` and the nodes give it: at the picture's size, with the size it was made at."""
+    picture, alpha, _ = scene()
+    plain = resize_plane(resize_plane(alpha, (24, 24)), (96, 96))
+    fine = refine_alpha(picture, plain, (24, 24))
+    assert alpha_mse(fine, alpha) < 0.3 * alpha_mse(plain, alpha)
+
+
+def test_means_of_the_coarse_alpha_are_kept():
+    """Each coarse pixel stays, within the weight given to it, the mean of its fine ones."""
+    picture, alpha, _ = scene()
+    coarse = torch.nn.functional.avg_pool2d(alpha[None], 4)[0]
+    fine = refine_alpha(picture, coarse)
+    again = torch.nn.functional.avg_pool2d(fine[None], 4)[0]
+    plain = torch.nn.functional.avg_pool2d(resize_plane(coarse, (96, 96))[None], 4)[0]
+    assert (again - coarse).abs().max() < 0.05 and (again - coarse).abs().mean() < (plain - coarse).abs().mean()
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
+def test_any_shapes(height, width, seed):
+    """In [0, 1], never NaN, whatever the ratio of the sizes; sure pixels away from soft ones stay."""
+    generator = torch.Generator().manual_seed(seed)
+    seen = (int(torch.randint(1, height + 1, (1,), generator=generator)), max(1, width // 3))
+    picture, alpha = torch.rand(3, height, width, generator=generator), torch.rand(seen, generator=generator).round()
+    layer = refine(picture, alpha)
+    assert layer.shape == (4, height, width) and bool(((layer >= 0) & (layer <= 1)).all())
+    for level in (0.0, 1.0):
+        assert bool((refine_alpha(picture, torch.full(seen, level)) == level).all())
+
+
+def test_pictures_without_any_texture_are_no_trouble():
+    coarse = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
+    for shade in (0.0, 0.5, 1.0):
+        fine = refine_alpha(torch.full((3, 32, 32), shade), coarse)
+        assert torch.isfinite(fine).all() and (fine - resize_plane(coarse, (32, 32))).abs().mean() < 0.1
+
+
+def test_laplacian_is_levins():
+    """Against eq. 12 of the paper, written out window by window; at the border windows are cut off."""
+    picture = torch.rand(3, 5, 6, generator=torch.Generator().manual_seed(1)).double()
+    size, height, width = 30, 5, 6
+    wanted = np.zeros((size, size))
+    for y in range(height):
+        for x in range(width):
+            near = [
+                (b, a) for b in range(y - 1, y + 2) for a in range(x - 1, x + 2) if 0 <= b < height and 0 <= a < width
+            ]
+            index = [b * width + a for b, a in near]
+            colours = np.array([picture[:, b, a].numpy() for b, a in near])
+            centred = colours - colours.mean(axis=0)
+            n = len(near)
+            spread = centred.T @ centred / n + refining.SMOOTHNESS / n * np.eye(3)
+            affinity = (1 + centred @ np.linalg.inv(spread) @ centred.T) / n
+            wanted[np.ix_(index, index)] += np.eye(n) - affinity
+    laplacian = refining._Laplacian(picture)
+    found = torch.stack([laplacian(row.reshape(height, width)).flatten() for row in torch.eye(size).double()])
+    assert np.abs(found.numpy() - wanted).max() < 1e-8
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 30), st.integers(1, 30))
+def test_means_of_lines(coarse, fine):
+    """Rows sum to 1, columns share alike; whole ratios are plain block means."""
+    coarse = min(coarse, fine)
+    means = refining._means(coarse, fine)
+    assert torch.allclose(means.sum(dim=1), torch.ones(coarse), atol=1e-5)
+    assert torch.allclose(means.sum(dim=0), torch.full((fine,), coarse / fine), atol=1e-5)
+    if fine % coarse == 0:
+        line = torch.rand(fine)
+        assert torch.allclose(means @ line, line.reshape(coarse, -1).mean(dim=1), atol=1e-6)
+
+
+def test_foreground_takes_the_background_out():
+    picture, alpha, truth = scene()
+    soft = alpha * ((alpha > 0.02) & (alpha < 0.98))
+    errors = [
+        ((c - truth).abs().mean(dim=0) * soft).sum() / soft.sum() for c in (picture, foreground_colour(picture, alpha))
+    ]
+    assert errors[1] < 0.15 * errors[0]
+    assert torch.equal(foreground_colour(picture, torch.ones_like(alpha)), picture)
+
+
+def test_colours_of_the_model_help():
+    """Where the picture says little, as in glass; and a plain alpha has none to give."""
+    picture, alpha, truth = scene(soft=40)
+    alpha = alpha * 0.3
+    picture = truth * alpha + torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0)) * (1 - alpha)
+    coarse = resize(torch.cat([truth, alpha[None]]), (24, 24))
+    error = lambda colour: float(((colour - truth).abs().mean(dim=0) * alpha).sum() / alpha.sum())  # noqa: E731
+    assert error(foreground_colour(picture, alpha, coarse)) < 0.5 * error(foreground_colour(picture, alpha))
+    assert torch.equal(refine(picture, coarse[3])[3], refine(picture, coarse)[3])
+
+
+@pytest.mark.parametrize("size", [40, 97])
+def test_foreground_is_pymattings(size):
+    """The paper's authors' own program; it goes over pixels one after the other, ours over all at once."""
+    pymatting = pytest.importorskip("pymatting")
+    picture, alpha, truth = scene(size, soft=size / 12)
+    theirs = pymatting.estimate_foreground_ml(picture.movedim(0, -1).double().numpy(), alpha.double().numpy())
+    theirs = torch.from_numpy(theirs).movedim(-1, 0).float()
+    ours = foreground_colour(picture, alpha)
+    weight = alpha / alpha.sum()
+    assert float(((ours - theirs).abs().mean(dim=0) * weight).sum()) < 0.01
+    soft = alpha * ((alpha > 0.02) & (alpha < 0.98))
+    error = lambda colour: float(((colour - truth).abs().mean(dim=0) * soft).sum() / soft.sum())  # noqa: E731
+    assert error(ours) < 1.2 * error(theirs) + 0.002
+
+
+def test_refusals():
+    picture, alpha = torch.rand(3, 8, 8), torch.rand(4, 4)
+    for call, words in (
+        (lambda: refine_alpha(picture, torch.rand(9, 9)), "9x9 and the picture is 8x8"),
+        (lambda: refine_alpha(torch.rand(4, 8, 8), alpha), r"\[3, height, width\]"),
+        (lambda: refine_alpha(picture, torch.rand(1, 4, 4)), r"\[height, width\]"),
+        (lambda: foreground_colour(picture, alpha), "8x8 and the alpha 4x4"),
+        (lambda: seen_size((8, 8), 0), "0 pixels"),
+    ):
+        with pytest.raises(OmniAlphaError, match=words):
+            call()
+    assert seen_size((1000, 1500), 724) == (483, 724)
