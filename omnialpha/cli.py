@@ -1,4 +1,4 @@
-"""The command line: `python -m omnialpha run | tasks | inspect | convert-vae | demo`.
+"""The command line: `python -m omnialpha run | batch | tasks | inspect | convert-vae | demo | data | train`.
 
 Nothing heavy is imported here, so that `--help` and `tasks` answer at once. Whatever a user can cause ends in one
 sentence on stderr and exit code 2.
@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from . import __version__, cli_data, cli_train
+from . import __version__, cli_batch, cli_data, cli_train
 from .errors import OmniAlphaError, OmniAlphaWarning
 from .tasks import FAMILIES, ROLES, TASKS
 
@@ -121,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--checkpoint", metavar="PATH", default="micro", help="another checkpoint (default: micro)")
     demo.add_argument("--seed", type=int, default=0, help="another seed, other noise (%(default)s)")
 
-    for module in (cli_data, cli_train):
+    for module in (cli_batch, cli_data, cli_train):
         module.add_commands(commands)
     return parser
 
