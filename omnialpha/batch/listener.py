@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -19,17 +20,18 @@ class Listener:
     """Follows a server's messages in a thread of its own, from `start` to `stop`.
 
     Args:
-        wake: called when a job of ours may have ended, and when the connection broke.
+        wake: called when a job of ours may have ended.
+        dropped: called when a connection broke.
     """
 
-    def __init__(self, server: Server, client_id: str, wake: Callable[[], None]):
+    def __init__(self, server: Server, client_id: str, wake: Callable[[], None], dropped: Callable[[], None]):
         parts = urlsplit(server.address)
         self.url = urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc.rpartition("@")[2],
                                f"{parts.path}/ws", f"clientId={client_id}", ""))  # fmt: skip
         self.headers = [f"{name}: {value}" for name, value in server.headers.items()]
         if parts.username is not None:
             self.headers.append(f"Authorization: Basic {_basic(parts.username, parts.password or '')}")
-        self.wake, self._stopped, self._socket = wake, threading.Event(), None
+        self.wake, self.dropped, self._stopped, self._socket = wake, dropped, threading.Event(), None
         self._thread = threading.Thread(target=self._follow, name=f"listen {server.name}", daemon=True)
 
     def start(self) -> None:
@@ -47,15 +49,13 @@ class Listener:
     def _follow(self) -> None:
         websocket = _websocket()
         while not self._stopped.is_set():
-            try:
+            self._socket = None
+            with contextlib.suppress(OSError, ValueError, websocket.WebSocketException):
                 self._socket = websocket.create_connection(self.url, header=self.headers, timeout=SILENCE)
                 self._listen(websocket)
-            except (OSError, ValueError, websocket.WebSocketException):
-                pass
-            finally:
-                if self._socket is not None:
-                    self._socket.shutdown()
-            self.wake()
+            if self._socket is not None:
+                self._socket.shutdown()
+                self.dropped()
             self._stopped.wait(RETRY)
 
     def _listen(self, websocket) -> None:

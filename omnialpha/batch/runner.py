@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import OmniAlphaError
 from .board import Board, Say
@@ -77,7 +78,10 @@ class Run:
             Worker(server, workflow, self.board, journal, folder, limits, previews, client) for server in servers
         ]
         self._wakes = [threading.Event() for _ in servers]
-        self._listeners = [Listener(server, client, wake.set) for server, wake in zip(servers, self._wakes)]
+        self._listeners = [
+            Listener(worker.server, client, wake.set, partial(self._dropped, worker, wake))
+            for worker, wake in zip(self.workers, self._wakes)
+        ]
 
     def run(self) -> str:
         """Work until the end.
@@ -140,6 +144,11 @@ class Run:
                 return
             self._changed.set()
             wake.wait(delay)
+
+    @staticmethod
+    def _dropped(worker: Worker, wake: threading.Event) -> None:
+        worker.dropped = True
+        wake.set()
 
     def _press(self) -> None:
         """Ctrl-C. Only noted here: a signal may come while the main thread holds any lock."""

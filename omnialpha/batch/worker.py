@@ -76,6 +76,7 @@ class Worker:
         self.flights: dict[str, Flight] = {}
         self.closed: str | None = None  # why this server is not used any more
         self.stopping = False  # hand out nothing new
+        self.dropped = False  # set by the listener: the websocket broke, as it does when a server is killed
         self._uploaded: dict[str, str] = {}
         self._known = self._connected = self._fine = False
         self._troubles, self._retry_at = 0, 0.0
@@ -95,6 +96,9 @@ class Worker:
         self._release_when_overdue(now)
         if self.closed or now < self._retry_at:
             return self.limits.poll if self.closed else min(self._retry_at - now, self.limits.poll)
+        if self.dropped:
+            self.dropped = False
+            self._doubt()
         try:
             if not self._connected:
                 self._connect()
@@ -149,15 +153,19 @@ class Worker:
         self.stuck_since = now if self.stuck_since is None else self.stuck_since
         if not trouble.request:
             self._down_since = now if self._down_since is None else self._down_since
-            for flight in self.flights.values():
-                flight.outage, flight.suspect = True, flight.suspect or flight.running
-                flight.running = False
-            self._uploaded.clear()  # a fresh container has none of the files
-            self._out()
+            self._doubt()
         self._retry_at = now + min(self.limits.longest, self.limits.backoff * 2 ** min(self._troubles, 16))
         self._troubles += 1
         self.board.say({"event": "server trouble", "server": self.server.name, "reason": str(trouble),
                         "retry in": round(self._retry_at - now, 1)})  # fmt: skip
+
+    def _doubt(self) -> None:
+        """The server may have been restarted: nothing about it is certain until it was asked."""
+        for flight in self.flights.values():
+            flight.outage, flight.suspect = True, flight.suspect or flight.running
+            flight.running = False
+        self._uploaded.clear()  # a fresh container has none of the files
+        self._out()
 
     def _out(self) -> None:
         self._connected = False
