@@ -100,8 +100,8 @@ def refusal(answer: Mapping[str, Any]) -> str | None:
     ]
     error = answer.get("error")
     if not reasons and error:
-        words = isinstance(error, dict) and f"{error.get('message')}. {error.get('details') or ''}".strip()
-        reasons = [words or str(error)]
+        parts = [error.get("message"), error.get("details")] if isinstance(error, dict) else [error]
+        reasons = [" ".join(str(part) for part in parts if part)]
     return "; ".join(reasons) or None
 
 

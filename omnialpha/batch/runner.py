@@ -73,7 +73,7 @@ class Run:
         self._presses, self._error = 0, None
         client = uuid.uuid4().hex
         names = [server.name for server in servers]
-        self.board = Board(jobs, names, journal, self._tell, time.monotonic(), limits.grace)
+        self.board = Board(jobs, names, journal, self._tell, time.monotonic(), limits.grace, limits.backoff)
         self.workers = [
             Worker(server, workflow, self.board, journal, folder, limits, previews, client) for server in servers
         ]

@@ -31,7 +31,7 @@ class Limits:
         settle: how long an id may be unknown to queue and history before it counts as gone.
         grace: how long a server may be silent before its jobs are given to others.
         patience: how long no server may get anything done before the run stops.
-        backoff: first pause after trouble; doubled each time, up to `longest`.
+        backoff: first pause after a server's trouble or a job's failure; doubled each time, up to `longest`.
     """
 
     in_flight: int = 3
@@ -144,7 +144,7 @@ class Worker:
                 leftover += [prompt_id] if prompt_id in queue.pending else []
         if leftover:
             self.server.unqueue(leftover)
-        self._connected, self._down_since = True, None
+        self._connected, self._down_since, self._troubles = True, None, 0
         self.board.up.add(self.server.name)
         self.board.say({"event": "server up", "server": self.server.name, "version": version})
 
