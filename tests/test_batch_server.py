@@ -53,6 +53,18 @@ def test_an_upload_is_called_what_the_server_calls_it(http, client, tmp_path):
     assert client.upload(file, "abc.png") == "abc (1).png"
 
 
+def test_a_server_that_hangs_up_during_an_upload_and_is_well_otherwise(http, client, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x" * 1_500_000)
+    http.answers["/upload/image"] = [(0, None), (0, None)]
+    with pytest.raises(ServerTrouble, match=r"a\.png \(1\.5 MB\), which may be more than it takes") as caught:
+        client.upload(tmp_path / "a.png", "a.png")
+    assert caught.value.request, "it counts against the job"
+    http.answers["/system_stats"] = [(0, None)]
+    with pytest.raises(ServerTrouble) as caught:
+        client.upload(tmp_path / "a.png", "a.png")
+    assert not caught.value.request, "the server is gone altogether"
+
+
 def test_a_graph_is_queued_under_our_id(http, client):
     http.files["some.png"] = b"1"
     assert client.submit(WORKFLOW, "my-id", "me") == "my-id"
@@ -63,6 +75,10 @@ def test_a_graph_is_queued_under_our_id(http, client):
 def test_too_large_names_the_file_and_the_limit(http, client, tmp_path):
     file = tmp_path / "huge.png"
     file.write_bytes(b"x" * 2_000_000)
+    http.answers["/features"] = [(200, b'{"max_upload_size": 1048576}')]
+    with pytest.raises(Refused, match=r"huge\.png \(2\.0 MB\) is larger than .* takes: 1\.0 MB"):
+        Server(http.url).upload(file, "huge.png")
+    assert not http.files, "it was not even sent"
     http.answers["/upload/image"] = [(413, b"Maximum request body size exceeded")]
     with pytest.raises(Refused, match=r"huge\.png \(2\.0 MB\).*--max-upload-size") as caught:
         client.upload(file, "huge.png")

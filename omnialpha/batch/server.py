@@ -12,7 +12,8 @@ from ..errors import OmniAlphaError
 from .outcome import Output, refusal
 from .results import Damaged, writing
 
-CONNECT, ANSWER, TRANSFER = 10, 60, 600  # seconds to wait: to connect, for an answer, for an upload's answer
+CONNECT, ANSWER, TRANSFER = 10, 60, 600  # seconds: to connect, for an answer, for the answer to an upload
+_UNKNOWN = object()
 DOWN = {429, 502, 503, 504}  # what proxies say while the server behind them is away or busy
 
 
@@ -63,6 +64,7 @@ class Server:
         self.address = clean_url(url)
         self.folder = folder
         self.headers = dict(headers or {})
+        self._limit: Any = _UNKNOWN
         self._session = requests.Session()
         self._session.headers.update(self.headers)
 
@@ -78,6 +80,15 @@ class Server:
             raise ServerClosed(f"{self.name} answers, but not as ComfyUI does. Is the address right?")
         return str(stats["system"].get("comfyui_version", "unknown"))
 
+    def largest_upload(self) -> int | None:
+        """Bytes that a request may have, where the server says so."""
+        if self._limit is _UNKNOWN:
+            try:
+                self._limit = int(self._json("GET", "/features")["max_upload_size"])
+            except (ServerClosed, KeyError, TypeError, ValueError):  # older servers do not say
+                self._limit = None
+        return self._limit
+
     def lacking(self, classes: Iterable[str]) -> list[str]:
         """Those classes of nodes that the server does not know."""
         return sorted(name for name in classes if name not in self._json("GET", f"/object_info/{quote(name, safe='')}"))
@@ -92,11 +103,20 @@ class Server:
         Raises:
             Refused: it is too large, or not wanted.
         """
-        with open(path, "rb") as file:
-            answer = self._json(
-                "POST", "/upload/image", what=path, files={"image": (name, file, "application/octet-stream")},
-                data={"type": "input", "subfolder": self.folder}, timeout=(CONNECT, TRANSFER),
-            )  # fmt: skip
+        limit = self.largest_upload()
+        if limit is not None and path.stat().st_size + 2000 > limit:  # a form around the file counts too
+            raise Refused(self._too_large(path), "too large")
+        try:
+            with open(path, "rb") as file:
+                answer = self._json(
+                    "POST", "/upload/image", what=path, files={"image": (name, file, "application/octet-stream")},
+                    data={"type": "input", "subfolder": self.folder}, timeout=(ANSWER, TRANSFER),
+                )  # fmt: skip
+        except ServerTrouble as trouble:
+            # Servers and proxies hang up in the middle of a body that is too large for them: then all else is well.
+            self.check()
+            hint = f"{trouble} It was sent {_size(path)}, which may be more than it takes."
+            raise ServerTrouble(hint, request=True) from None
         try:
             return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else answer["name"]
         except (KeyError, TypeError, AttributeError):
@@ -172,11 +192,7 @@ class Server:
         answer = self._request(method, path, **options)
         code, text = answer.status_code, answer.text
         if code == 413:
-            subject = f"{what} ({os.path.getsize(what) / 1e6:.1f} MB)" if what else "The workflow with its values"
-            raise Refused(
-                f"{subject} is larger than {self.name} takes (100 MB unless it was started with --max-upload-size, or "
-                f"less where a proxy before it says so).", "too large",
-            )  # fmt: skip
+            raise Refused(self._too_large(what), "too large")
         if 400 <= code < 500 and code != 400:
             if method == "GET":
                 raise ServerClosed(f"{self.name} answered {code} to {path}: it is no ComfyUI. Is the address right?")
@@ -194,6 +210,14 @@ class Server:
             raise Refused(reason or f"{self.name} answered 400 to {path}: {text[:300]}")
         return parsed
 
+    def _too_large(self, what: Path | None) -> str:
+        subject = _size(what) if what else "The workflow with its values"
+        limit = f"{self._limit / 1e6:.1f} MB" if isinstance(self._limit, int) else "100 MB unless told otherwise"
+        return (
+            f"{subject} is larger than {self.name} takes: {limit}, or less where a proxy before it says so. Start "
+            f"ComfyUI with a larger --max-upload-size."
+        )
+
     def _request(self, method: str, path: str, timeout=(CONNECT, ANSWER), **options):
         requests = _requests()
         try:
@@ -206,6 +230,10 @@ class Server:
         if code >= 500 or code in DOWN:
             raise ServerTrouble(f"{self.name} answered {code} to {path}: {answer.text[:300]}", code not in DOWN)
         return answer
+
+
+def _size(path: Path) -> str:
+    return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
 
 
 def clean_url(url: str) -> str:
