@@ -29,7 +29,8 @@ def add_commands(commands) -> None:
     batch = commands.add_parser("batch", help="run a workflow for many pictures on ComfyUI servers",
                                 description=BATCH_HELP, epilog=EXAMPLES,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    batch.add_argument("workflow", metavar="WORKFLOW", help="JSON file: Workflow, Export (API) in ComfyUI")
+    batch.add_argument("workflow", metavar="WORKFLOW|TASK",
+                       help="JSON file: Workflow, Export (API) in ComfyUI; a task's id with --engine ray")  # fmt: skip
 
     what = batch.add_argument_group("jobs")
     what.add_argument("--image", metavar="FILES", help="pattern in quotes, or a folder: one job per picture")
@@ -50,6 +51,14 @@ def add_commands(commands) -> None:
                        help="subfolder of the servers' input folder; '' for none (%(default)s)")  # fmt: skip
     where.add_argument("--patience", type=_positive, default=30, metavar="MINUTES",
                        help="stop when no server gets anything done for so long (%(default)s)")  # fmt: skip
+
+    ray = batch.add_argument_group("the library on a Ray cluster, in place of servers")
+    ray.add_argument("--engine", choices=("comfyui", "ray"), default="comfyui", help="who does the work (%(default)s)")
+    ray.add_argument("--checkpoint", metavar="PATH", default="micro", help="diffusers folder, or micro (%(default)s)")
+    ray.add_argument("--workers", type=_positive, default=1, metavar="N", help="pipelines (%(default)s)")
+    ray.add_argument("--worker-gpus", type=float, default=0.0, metavar="G", help="GPUs of each (%(default)s)")
+    ray.add_argument("--worker-cpus", type=float, default=1.0, metavar="C", help="CPU cores of each (%(default)s)")
+    ray.add_argument("--ray-address", metavar="URL", help="of a running cluster, or auto (default: this machine)")
 
     results = batch.add_argument_group("results")
     results.add_argument("--out", required=True, metavar="DIR", help="where results, journal and reports go")
@@ -81,15 +90,26 @@ def _batch(args) -> int:
     from .batch.runner import check_servers
     from .batch.server import Server
     from .batch.workflow import Workflow
+    from .errors import OmniAlphaError
 
-    workflow = Workflow.read(args.workflow)
-    rows = _rows(args)
+    on_ray = args.engine == "ray"
+    if on_ray:
+        from .batch.ray_engine import task_graph
+
+        if args.server or args.header:
+            raise OmniAlphaError("With --engine ray no ComfyUI takes part; leave out --server and --header.")
+        workflow = task_graph(args.workflow, args.checkpoint)
+    else:
+        workflow = Workflow.read(args.workflow)
+    rows = _rows(args, workflow)
     if args.dry_run:
         print(describe(workflow, make_jobs(workflow, rows, args.name), args.name))
         return 0
-    headers = _headers(args.header)
-    servers = [Server(url, headers, args.upload_folder) for url in dict.fromkeys(args.server or [DEFAULT_SERVER])]
-    check_servers(servers)
+    servers = []
+    if not on_ray:
+        headers = _headers(args.header)
+        servers = [Server(url, headers, args.upload_folder) for url in dict.fromkeys(args.server or [DEFAULT_SERVER])]
+        check_servers(servers)
     out = Path(args.out).expanduser()
     journal = Journal(out / OWN / "journal.sqlite3")
     try:
@@ -102,6 +122,7 @@ def _run(args, workflow, jobs, servers, journal, out) -> int:
     from .batch.journal import JournalError
     from .batch.naming import OWN
     from .batch.progress import Bar, Lines, Quiet
+    from .batch.ray_engine import Cluster, RayRun
     from .batch.report import exit_code, write_reports
     from .batch.results import DiskError, Folder
     from .batch.runner import Run, prepare
@@ -115,8 +136,12 @@ def _run(args, workflow, jobs, servers, journal, out) -> int:
         if not (args.quiet or args.json_lines):
             _say(_plan(len(jobs), ready))
         progress = Lines() if args.json_lines else Quiet() if args.quiet else Bar(len(jobs), finished)
-        limits = Limits(in_flight=args.in_flight, patience=args.patience * 60)
-        run = Run(servers, workflow, ready.jobs, journal, folder, limits, progress, args.previews)
+        if servers:
+            limits = Limits(in_flight=args.in_flight, patience=args.patience * 60)
+            run = Run(servers, workflow, ready.jobs, journal, folder, limits, progress, args.previews)
+        else:
+            cluster = Cluster(args.workers, args.worker_gpus, args.worker_cpus, args.ray_address)
+            run = RayRun(cluster, workflow, ready.jobs, journal, folder, progress)
         try:
             end = run.run()
         finally:
@@ -134,7 +159,7 @@ def _run(args, workflow, jobs, servers, journal, out) -> int:
     return exit_code(summary, end)
 
 
-def _rows(args) -> list:
+def _rows(args, workflow) -> list:
     """The jobs as the command line says them. Raises OmniAlphaError."""
     from .batch.jobs import from_manifest, from_patterns
     from .errors import OmniAlphaError
@@ -149,7 +174,9 @@ def _rows(args) -> list:
         raise OmniAlphaError("A manifest says all inputs; leave out --image, --guide, --text and --input beside it.")
     if not args.manifest and not values:
         raise OmniAlphaError("Say which jobs to run: --image 'in/*.png', or --manifest jobs.csv.")
-    return list(from_manifest(args.manifest) if args.manifest else from_patterns(values))
+    if args.manifest:
+        return list(from_manifest(args.manifest))
+    return list(from_patterns(values, lambda name: workflow.takes_file(workflow.find(name))))
 
 
 def _headers(given: list[str]) -> dict[str, str]:

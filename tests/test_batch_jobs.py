@@ -27,7 +27,7 @@ def workflow() -> Workflow:
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch) -> Path:
-    for name in ("in/a.png", "in/b.JPG", "in/sub/a.png", "in/notes.txt", "masks/a.png", "masks/b.png"):
+    for name in ("in/a.png", "in/b.JPG", "in/sub/a.png", "in/1.txt", "masks/a.png", "masks/b.png"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
@@ -142,6 +142,18 @@ def test_texts_from_a_table(pictures, workflow):
         list(from_patterns({"image": "in", "text": "t.csv"}))
 
 
+def test_texts_may_have_question_marks(workflow, pictures):
+    values = {"image": "in/*.png", "Cut.text": "what is [this]? {{no}} *field*"}
+    rows = list(from_patterns(values, lambda name: workflow.takes_file(workflow.find(name))))
+    assert rows[0].values["Cut.text"] == "what is [this]? {no} *field*"
+    assert [row.name for row in from_patterns({"Cut.text": "why?"}, lambda name: False)] == ["job"]
+
+
+def test_a_file_whose_name_has_brackets_is_no_pattern(pictures):
+    Path("in/a[1].png").write_bytes(b"x")
+    assert [row.values for row in from_patterns({"image": "in/a[1].png"})] == [{"image": "in/a[1].png"}]
+
+
 def test_one_file_is_one_job(workflow, pictures):
     assert [job.name for job in make_jobs(workflow, from_patterns({"image": "in/a.png"}), NAME)] == ["a"]
 
@@ -195,7 +207,7 @@ def test_manifests_that_do_not_work(workflow, pictures, name, content, words):
 
 
 def test_at_uploads_a_file_for_any_input(workflow, pictures):
-    [job] = make_jobs(workflow, from_patterns({"Cut.text": "@in/notes.txt"}), NAME)
+    [job] = make_jobs(workflow, from_patterns({"Cut.text": "@in/{number}.txt"}, lambda name: False), NAME)
     assert job.values[Target("2", "text")] == job.files[0]
 
 

@@ -18,7 +18,11 @@ HEAVY = {"diffusers", "transformers", "peft", "accelerate", "skimage", "scipy"}
 # package -> what it is imported as, where the two differ
 IMPORT_NAME = {"pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml", "websocket-client": "websocket"}
 # Rooms that inference never enters, and the file that lists what they may use beside requirements.txt.
-EXTRAS = [({"train", "data", "config.py"}, "requirements-train.txt"), ({"batch"}, "requirements-batch.txt")]
+EXTRAS = [
+    ({"train", "data", "config.py"}, "requirements-train.txt"),
+    ({"batch"}, "requirements-batch.txt"),
+    ({"ray_engine.py"}, "requirements-ray.txt"),
+]
 
 
 @lru_cache

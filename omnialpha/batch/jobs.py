@@ -109,33 +109,33 @@ def make_jobs(workflow: Workflow, rows: Iterable[Row], template: str, hasher: Ha
     return list(jobs.values())
 
 
-def from_patterns(values: Mapping[str, str]) -> Iterator[Row]:
+def from_patterns(values: Mapping[str, str], takes_file: Callable[[str], bool] = lambda name: True) -> Iterator[Row]:
     """One job per file that matches the one value with wildcards; the others may use what is known of that file.
 
     Args:
         values: input's name -> value. One may be a pattern (`in/*.png`, `in/**/*.png`) or a folder. In the others
             `{stem}`, `{name}`, `{parent}`, `{folder}` and `{number}` stand for that file. A value for `text` that is a
             CSV file is a table of texts by file.
+        takes_file: whether an input names a file; in others "*", "?" and "[" are letters like any.
 
     Raises:
         OmniAlphaError: several patterns, no file that matches, a field or a text that is not there.
     """
-    patterns = [name for name, value in values.items() if glob.has_magic(value) or Path(value).is_dir()]
+    files = [name for name, value in values.items() if takes_file(name) and not value.startswith("@")]
+    patterns = [name for name in files if _is_pattern(values[name])]
     if len(patterns) > 1:
         raise OmniAlphaError(
             f"Only one input may have wildcards, and {', '.join(patterns)} have. Let the others follow its file: "
             f"'masks/{{stem}}.png'."
         )
     texts = {name: _texts(Path(value)) for name, value in values.items() if _is_table(name, value)}
-    if not patterns:
-        if texts:
-            raise OmniAlphaError("A table of texts needs pictures with wildcards beside it. Without, use --manifest.")
-        if values:
-            named = values.get("image") or next(iter(values.values()))
-            yield Row(Path(named).stem[:80] or "job", dict(values))
+    lead = next(iter(patterns or files), None)
+    if lead is None and texts:
+        raise OmniAlphaError("A table of texts needs pictures beside it. Without, use --manifest.")
+    if lead is None:
+        yield Row("job", {name: fill(value, {"number": 1}) for name, value in values.items()})
         return
-    lead = patterns[0]
-    for number, (path, folder) in enumerate(_matches(values[lead]), 1):
+    for number, (path, folder) in enumerate(_matches(values[lead]) if patterns else [(Path(values[lead]), "")], 1):
         fields = {"stem": path.stem, "name": path.name, "parent": path.parent.as_posix(), "folder": folder,
                   "number": number}  # fmt: skip
         row = {lead: str(path)}
@@ -145,6 +145,11 @@ def from_patterns(values: Mapping[str, str]) -> Iterator[Row]:
             elif name != lead:
                 row[name] = fill(value, fields)
         yield Row(path.stem, row, folder)
+
+
+def _is_pattern(value: str) -> bool:
+    path = Path(os.path.expanduser(value))
+    return path.is_dir() or (glob.has_magic(value) and not path.is_file())
 
 
 def from_manifest(path: str | Path) -> Iterator[Row]:
@@ -199,8 +204,8 @@ def _value(workflow: Workflow, target: Target, raw: Any, base: Path, hasher: Has
 def _matches(pattern: str) -> list[tuple[Path, str]]:
     """(file, its folder below the fixed part of the pattern), sorted."""
     pattern = os.path.expanduser(pattern)
-    if Path(pattern).is_dir():
-        root = Path(pattern)
+    root = Path(pattern)
+    if root.is_dir():
         found = [path for path in root.iterdir() if path.suffix.lower() in PICTURES]
     else:
         parts = Path(pattern).parts

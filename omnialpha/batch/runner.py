@@ -98,7 +98,7 @@ class Run:
             threading.Thread(target=self._serve, args=pair, name=pair[0].server.name, daemon=True)
             for pair in zip(self.workers, self._wakes)
         ]
-        with _signals(self._press):
+        with signals(self._press):
             for part in (*self._listeners, *threads):
                 part.start()
             try:
@@ -179,7 +179,7 @@ def check_servers(servers: Sequence[Server]) -> None:
 
 
 @contextlib.contextmanager
-def _signals(press: Callable[[], None]) -> Iterator[None]:
+def signals(press: Callable[[], None]) -> Iterator[None]:
     """Calls `press` for Ctrl-C and SIGTERM, where this is the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
