@@ -19,7 +19,7 @@ HEAVY = {"diffusers", "transformers", "peft", "accelerate", "skimage", "scipy"}
 IMPORT_NAME = {"pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml", "websocket-client": "websocket"}
 # Rooms that inference never enters, and the file that lists what they may use beside requirements.txt.
 EXTRAS = [
-    ({"train", "data", "config.py"}, "requirements-train.txt"),
+    ({"train", "data", "evaluation", "config.py", "metrics.py"}, "requirements-train.txt"),
     ({"batch"}, "requirements-batch.txt"),
     ({"ray_engine.py"}, "requirements-ray.txt"),
 ]
