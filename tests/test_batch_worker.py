@@ -325,6 +325,21 @@ def test_a_file_that_appears_in_the_last_moment_is_not_overwritten(trial, monkey
     assert set(batch.files()) == {"a-01.png", "a-01-2.png", "a-02.png"}
 
 
+def test_downloads_that_vanish_before_they_have_names_are_made_again(trial):
+    batch = trial([b"1"])
+    fetched = batch.journal.fetched
+
+    def lose(job, *rest):
+        batch.journal.fetched = fetched
+        fetched(job, *rest)
+        batch.folder.drop_parts(job)
+
+    batch.journal.fetched = lose
+    batch.finish()
+    assert batch.table() == {"a": ("done", None)} and len(batch.files()) == 2
+    assert len(batch.servers[0].submitted) == 2
+
+
 def test_a_disk_without_hard_links(trial, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EPERM, "no hard links here")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .jobs import Job
-from .journal import Journal
+from .journal import Journal, Result
 from .outcome import LIMITS
+from .results import Folder
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -103,6 +104,20 @@ class Board:
             self._failed_on.setdefault(job.id, set()).add(server)
         self.give_back(job, now + (self.pause * 2 ** (tries - 1) if limit is not None else 0))
         self.say({"event": "again", **event})
+
+    def fetched(
+        self, job: Job, prompt_id: str, server: str, results: Sequence[Result], seconds: float | None, folder: Folder
+    ) -> None:
+        """All results are downloaded: claim their names, then give them those."""
+        with self.journal.lock:  # between choosing names and claiming them
+            self.journal.fetched(job.id, prompt_id, server, folder.claim(results, self.journal), seconds)
+        if not folder.publish(job.id, self.journal):  # somebody removed the parts between download and naming
+            self.journal.again([job.id])
+            self.give_back(job)
+            return
+        self.finished(job)
+        paths = [result.path for result in self.journal.results(job.id)]
+        self.say({"event": "done", "job": job.name, "server": server, "seconds": seconds, "results": paths})
 
     def finished(self, job: Job) -> None:
         """A job is done or set aside."""

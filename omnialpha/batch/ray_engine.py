@@ -203,12 +203,7 @@ class RayRun:
             check(part, f"{layer}.png")
             wanted = self.folder.wanted(job, number, layer, f"{layer}.png")
             results.append(Result(number, wanted, sha256(part), len(content), layer))
-        with self.journal.lock:
-            self.journal.fetched(job.id, prompt_id, name, self.folder.claim(results, self.journal), seconds)
-        if self.folder.publish(job.id, self.journal):
-            self.board.finished(job)
-            self.say({"event": "done", "job": job.name, "server": name, "seconds": seconds,
-                      "results": [result.path for result in self.journal.results(job.id)]})  # fmt: skip
+        self.board.fetched(job, prompt_id, name, results, seconds, self.folder)
 
     def _failed(self, name: str, job: Job, prompt_id: str, kind: str, reason: str) -> None:
         self.board.failed(job, prompt_id, name, kind, reason, time.monotonic())

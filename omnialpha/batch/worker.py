@@ -241,19 +241,9 @@ class Worker:
             self._failed(flight, "damaged", str(damaged))
             self.server.free()  # it may remember results whose files are gone
             return
-        with self.journal.lock:  # between choosing names and claiming them
-            results = self.folder.claim(results, self.journal)
-            self.journal.fetched(flight.job.id, flight.prompt_id, self.server.name, results, outcome.seconds)
         del self.flights[flight.prompt_id]
         self._good()
-        if self.folder.publish(flight.job.id, self.journal):
-            self.board.finished(flight.job)
-            self.board.say({"event": "done", "job": flight.job.name, "server": self.server.name,
-                            "seconds": outcome.seconds,
-                            "results": [result.path for result in self.journal.results(flight.job.id)]})  # fmt: skip
-        else:  # somebody removed the parts between download and naming
-            self.journal.again([flight.job.id])
-            self.board.give_back(flight.job)
+        self.board.fetched(flight.job, flight.prompt_id, self.server.name, results, outcome.seconds, self.folder)
 
     def _fetch(self, job: Job, success: Success) -> list[Result]:
         """Download all results of a job and look at each; nothing has its name yet."""
