@@ -91,12 +91,10 @@ class Board:
 
     def failed(self, job: Job, prompt_id: str, server: str, kind: str, reason: str, now: float) -> None:
         """An attempt failed: try again later, elsewhere if possible, or set the job aside."""
-        self.journal.end(prompt_id, kind, reason)
-        tries, limit = self.journal.tries(job.id, kind), LIMITS[kind]
+        limit = LIMITS[kind]
+        tries, last = self.journal.fail(job.id, prompt_id, server, kind, reason, limit)
         event = {"job": job.name, "server": server, "kind": kind, "reason": reason}
-        if limit is not None and tries >= limit:
-            more = f" ({tries} times)" if tries > 1 else ""
-            self.journal.set_aside(job.id, kind, reason + more, server)
+        if last:
             self.finished(job)
             self.say({"event": "set aside", **event})
             return

@@ -194,9 +194,28 @@ class Journal:
             (self.clock(), outcome, reason, prompt_id),
         )
 
-    def tries(self, job: str, outcome: str) -> int:
-        """How often a job's attempts ended this way."""
-        return self._rows("SELECT count(*) FROM attempts WHERE job = ? AND outcome = ?", job, outcome)[0][0]
+    def fail(
+        self, job: str, prompt_id: str, server: str, kind: str, reason: str, limit: int | None
+    ) -> tuple[int, bool]:
+        """An attempt failed; at the limit the job is set aside, in one step, so that no stop gives it another try.
+
+        Args:
+            limit: how often it may fail this way; None: for ever.
+
+        Returns:
+            How often it has, and whether that was the last time.
+        """
+        with self._change():
+            self._end(prompt_id, kind, reason)
+            tries = self._rows("SELECT count(*) FROM attempts WHERE job = ? AND outcome = ?", job, kind)[0][0]
+            last = limit is not None and tries >= limit
+            if last:
+                more = f" ({tries} times)" if tries > 1 else ""
+                self._db.execute(
+                    "UPDATE jobs SET state = 'set aside', kind = ?, reason = ?, server = ?, finished = ? WHERE id = ?",
+                    (kind, reason + more, server, self.clock(), job),
+                )
+        return tries, last
 
     # Results
 
@@ -232,14 +251,6 @@ class Journal:
         """All results have their names."""
         with self._change():
             self._db.execute("UPDATE jobs SET state = 'done', finished = ? WHERE id = ?", (self.clock(), job))
-
-    def set_aside(self, job: str, kind: str, reason: str, server: str | None = None) -> None:
-        """A job is not tried again, and why."""
-        with self._change():
-            self._db.execute(
-                "UPDATE jobs SET state = 'set aside', kind = ?, reason = ?, server = ?, finished = ? WHERE id = ?",
-                (kind, reason, server, self.clock(), job),
-            )
 
     # Reports
 
