@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import random
 import re
@@ -170,13 +171,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="the random moments (default: others each time)")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / f"soak-{time.strftime('%Y%m%d-%H%M%S')}")
     args = parser.parse_args()
+    if unknown := set(args.trials) - {"servers", "client", "memory"}:
+        parser.error(f"no such trial: {', '.join(sorted(unknown))}")
     seed = random.randrange(10**6) if args.seed is None else args.seed
     rng, seconds, rows = random.Random(seed), args.minutes * 60, {}
 
     def note(name: str, row: dict, since: float) -> None:
         rows[name] = {**row, "minutes": round((time.monotonic() - since) / 60, 1)}
         print(f"{'held  ' if row['fine'] else 'FAILED'} {name}: {json.dumps(rows[name])}", flush=True)
-        report = {"seed": seed, "machine": platform.machine(), "cores": len_cores(), "trials": rows}
+        report = {"seed": seed, "machine": platform.machine(), "cores": os.cpu_count(), "trials": rows}
         (args.out / "soak.json").write_text(json.dumps(report, indent=1) + "\n")
 
     args.out.mkdir(parents=True)
@@ -199,13 +202,6 @@ def main() -> int:
             started, many = time.monotonic(), make_inputs(args.out / "many", args.memory_jobs)
             note("memory", memory(many, args.out / "memory", servers[0], args.memory_jobs, seconds), started)
     return 0 if all(row["fine"] for row in rows.values()) else 1
-
-
-def len_cores() -> int:
-    """Cores this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 if __name__ == "__main__":
