@@ -186,7 +186,15 @@ def test_saved_files_come_first_and_previews_when_asked_for():
     assert read_entry(entry(outputs=FILES)) == Success((Output("9", "a.png", "x", "output"),))
     assert len(read_entry(entry(outputs=FILES), previews=True).outputs) == 3
     only = {key: FILES[key] for key in "87"}
-    assert [output.type for output in read_entry(entry(outputs=only)).outputs] == ["temp", "output"]
+    assert [output.node for output in read_entry(entry(outputs=only)).outputs] == ["7", "8"]
+
+
+def test_results_are_numbered_by_node_in_whatever_order_they_ran():
+    def names(*order: str) -> list[str]:
+        outputs = {key: {"images": [{"filename": f"{key}.png", "type": "output"}]} for key in order}
+        return [output.node for output in read_entry(entry(outputs=outputs)).outputs]
+
+    assert names("10", "9", "57:3", "57:12") == names("57:12", "10", "57:3", "9") == ["9", "10", "57:3", "57:12"]
 
 
 def test_refusals_in_words():

@@ -106,8 +106,12 @@ def refusal(answer: Mapping[str, Any]) -> str | None:
 
 
 def _outputs(outputs: Mapping[str, Any]):
-    """Files and texts, whatever list of a node's answer they are in (images, gifts, audio, 3d, ...)."""
-    for node, answer in outputs.items():
+    """Files and texts, whatever list of a node's answer they are in (images, gifts, audio, 3d, ...).
+
+    Sorted by node: ComfyUI runs its output nodes in an order that differs from one start to the next, and the numbers
+    in results' names must not.
+    """
+    for node, answer in sorted(outputs.items(), key=lambda item: [(len(part), part) for part in item[0].split(":")]):
         for name, entries in answer.items() if isinstance(answer, dict) else ():
             for entry in entries if isinstance(entries, (list, tuple)) else ():
                 if isinstance(entry, dict) and entry.get("filename"):

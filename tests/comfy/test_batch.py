@@ -68,7 +68,7 @@ def test_pictures_through_our_own_workflow(comfy, pictures, tmp_path):
     states = {row["name"]: (row["state"], len(row["results"])) for row in report["list"]}
     assert states == {"red": ("done", 3), "blue": ("done", 3), "torn": ("set aside", 0)}
     assert "LoadImage" in report["list"][2]["reason"]
-    with Image.open(out / "red-01.png") as image:
+    with Image.open(out / "red-02.png") as image:  # of node 6, which saves; 5 and 8 preview
         assert (image.mode, image.size) == ("RGBA", (40, 32)) and json.loads(image.info["prompt"])
 
 
