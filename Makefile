@@ -7,7 +7,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick micro experiments test-lowest lint fmt browser-tools workflows pictures inputs clean
+.PHONY: help setup demo test quick micro experiments soak test-lowest lint fmt browser-tools workflows pictures inputs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -26,6 +26,9 @@ test: $(READY) ## all tests; those for ComfyUI and its frontend are skipped, lou
 
 quick: $(READY) ## the tests that need neither ComfyUI nor much time
 	$(PY) -m pytest -m "not slow and not comfy and not browser"
+
+soak: $(READY) ## what batches survive: killed servers and clients, 500 jobs (needs ComfyUI; an hour or more on two cores)
+	$(PY) tools/soak.py
 
 test-lowest: ## the tests with the oldest packages that requirements.txt allows (Python 3.10 or 3.11)
 	$(MAKE) test VENV=.venv-lowest LOWEST=1

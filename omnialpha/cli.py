@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from . import __version__, cli_data, cli_evaluate, cli_layers, cli_train
+from . import __version__, cli_batch, cli_data, cli_evaluate, cli_layers, cli_train
 from .errors import OmniAlphaError, OmniAlphaWarning
 from .tasks import FAMILIES, ROLES, TASKS
 
@@ -122,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--checkpoint", metavar="PATH", default="micro", help="another checkpoint (default: micro)")
     demo.add_argument("--seed", type=int, default=0, help="another seed, other noise (%(default)s)")
 
-    for module in (cli_layers, cli_data, cli_train):
+    for module in (cli_batch, cli_layers, cli_data, cli_train):
         module.add_commands(commands)
     cli_evaluate.add_commands(commands, _size)
     return parser

@@ -16,7 +16,16 @@ ROOT = Path(__file__).resolve().parent.parent
 COMFY = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server", "execution"}
 HEAVY = {"diffusers", "transformers", "peft", "accelerate", "skimage", "scipy"}
 # package -> what it is imported as, where the two differ
-IMPORT_NAME = {"pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml", "psd-tools": "psd_tools", "pypng": "png"}
+IMPORT_NAME = {
+    "pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml", "psd-tools": "psd_tools", "pypng": "png",
+    "websocket-client": "websocket",
+}  # fmt: skip
+# Rooms that inference never enters, and the file that lists what they may use beside requirements.txt.
+EXTRAS = [
+    ({"train", "data", "evaluation", "config.py", "metrics.py"}, "requirements-train.txt"),
+    ({"batch"}, "requirements-batch.txt"),
+    ({"ray_engine.py"}, "requirements-ray.txt"),
+]
 
 
 @lru_cache
@@ -101,7 +110,8 @@ def test_micro_is_small():
 
 
 def test_requirements_are_lower_bounds():
-    listed = requirements("requirements.txt") | requirements("requirements-train.txt")
+    files = ("requirements.txt", *(name for _, name in EXTRAS))
+    listed = {name: spec for file in files for name, spec in requirements(file).items()}
     bad = {name: spec for name, spec in listed.items() if not re.fullmatch(r">=[\d.]+", spec)}
     assert not bad, f"requirements.txt goes into artists' environments, so lower bounds only: {bad}"
 
@@ -111,23 +121,21 @@ def test_development_never_takes_a_cuda_build():
     assert re.search(r'^torch==[\d.]+\+cpu; sys_platform == "linux"$', text, re.M)
 
 
-# Rooms that inference never enters: they may use what requirements-train.txt lists as well.
-TRAINING = {"train", "data", "evaluation", "config.py", "metrics.py"}
 PART_OF = {"transformers": "tokenizers"}  # what a listed package always brings, and training uses by itself
 
 
 def test_requirements_cover_what_is_imported():
-    base, more = requirements("requirements.txt"), requirements("requirements-train.txt")
-    names = lambda listed: {IMPORT_NAME.get(name, name) for name in listed}  # noqa: E731
+    names = lambda file: {IMPORT_NAME.get(name, name) for name in requirements(file)}  # noqa: E731
     missing = {}
     for path in python_files("omnialpha"):
-        training = TRAINING & set(path.relative_to(ROOT).parts)
-        known = names(base) | set(sys.stdlib_module_names)
-        known |= names(more) | set(PART_OF.values()) if training else set()
+        known = names("requirements.txt") | set(sys.stdlib_module_names)
+        for rooms, file in EXTRAS:
+            if rooms & set(path.relative_to(ROOT).parts):
+                known |= names(file) | set(PART_OF.values())
         for line, level, module in imports(path):
             if level == 0 and module.split(".")[0] not in known:
                 missing[show(path, line)] = module
-    assert not missing, f"imported but not in requirements.txt (or requirements-train.txt, for training): {missing}"
+    assert not missing, f"imported but not in requirements.txt (or the file that EXTRAS names for the room): {missing}"
 
 
 def test_the_library_never_imports_comfyui():

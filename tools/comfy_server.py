@@ -103,12 +103,17 @@ class ComfyServer:
         self.log = self.base / "server.log"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the process, the first time or again after `kill`; waits until it answers."""
         comfyui = find_comfyui()
-        command = [find_python(comfyui), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
+        command = [find_python(comfyui), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(self.port)]
         command += ["--base-directory", self.base, "--database-url", "sqlite:///:memory:", "--disable-auto-launch"]
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*map(str, command), *self.extra_args], cwd=comfyui, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
@@ -118,7 +123,11 @@ class ComfyServer:
         except BaseException:
             self.__exit__()
             raise
-        return self
+
+    def kill(self) -> None:
+        """SIGKILL: it forgets its queue and its history; its folders stay."""
+        self.process.kill()
+        self.process.wait()
 
     def __exit__(self, *exc_info: object) -> None:
         if self.process and self.process.poll() is None:
