@@ -1,0 +1,203 @@
+// Uses the layer viewer as an artist would, on classic and on Vue nodes, and says what it showed.
+//
+// Reads from stdin   {"url", "chromium", "folder": for screenshots, "prompt": API graph that previews layers,
+//                     "again": [node id, input, value] that gives other pictures}
+// writes to stdout   {"classic": facts, "vue": facts}; screenshots are MODE-NAME.png in the folder.
+//
+// frontend.py is the caller.
+import fs from 'node:fs';
+import { launch, openFrontend } from './open_frontend.mjs';
+
+const VIEWER = '.omnialpha-viewer';
+const ZOOM = '.omnialpha-zoom';
+const MODES = { classic: false, vue: true };
+
+/** Runs in the page: open a graph in API format, spread out, with the previewing node where it can be seen whole. */
+async function openInPage(prompt) {
+  const { app } = window;
+  app.loadApiJson(prompt, 'layers.json');
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  for (const [index, node] of app.graph._nodes.entries()) node.pos = [1500, 60 * index];
+  const node = app.graph._nodes.find((one) => one.type === 'OmniAlphaPreviewLayers');
+  node.pos = [120, 120];
+  app.canvas.ds.scale = 1;
+  app.canvas.ds.offset[0] = app.canvas.ds.offset[1] = 0;
+  app.canvas.setDirty(true, true);
+  await new Promise((resolve) => setTimeout(resolve, 800));
+  window.previewing = () => app.graph._nodes.find((one) => one.type === 'OmniAlphaPreviewLayers');
+}
+
+/** Runs in the page: run the graph and wait until other pictures are shown; how few were ever there meanwhile. */
+async function runInPage() {
+  const { app } = window;
+  const pictures = () => [...document.querySelectorAll('.omnialpha-viewer img')];
+  const before = pictures()[0]?.src;
+  const failed = new Promise((_, reject) => app.api.addEventListener('execution_error',
+    (event) => reject(new Error(event.detail.exception_message)), { once: true }));
+  await app.queuePrompt(0, 1);
+  let fewest = Infinity;
+  const shown = (async () => {
+    for (const end = Date.now() + 240_000; Date.now() < end; await new Promise(requestAnimationFrame)) {
+      if (before) fewest = Math.min(fewest, pictures().filter((one) => one.complete && one.naturalWidth).length);
+      if (pictures().length && pictures()[0].src !== before) return before ? fewest : null;
+    }
+    throw new Error('the viewer showed nothing new within 240 s');
+  })();
+  return Promise.race([shown, failed]);
+}
+
+/** Runs in the page: what the frontend shows beside the viewer, and what it saves of the node. */
+async function keptInPage() {
+  const node = window.previewing();
+  const saved = window.app.graph.serialize().nodes.find((one) => one.id === node.id);
+  const { output } = await window.app.graphToPrompt();
+  const visible = (element) => element.checkVisibility();
+  return {
+    values: saved.widgets_values, inputs: output[node.id].inputs, properties: saved.properties,
+    widgets: node.widgets.map((one) => one.name),
+    others: [...document.querySelectorAll('.lg-node-content, .image-preview')].filter(visible).length,
+  };
+}
+
+/** The rows as they are read, front layer first. */
+const rowsOf = (page, place) => page.locator(`${place} li`).evaluateAll((rows) => rows.map((row) => ({
+  name: row.querySelector('.omnialpha-name').textContent,
+  shown: row.querySelector('button').getAttribute('aria-pressed') === 'true',
+  solo: row.querySelectorAll('button')[1].getAttribute('aria-pressed') === 'true',
+  opacity: Number(row.querySelector('input').value), said: row.querySelector('output').value,
+})));
+
+async function useViewer(page, mode, { folder, prompt, again }) {
+  const facts = {};
+  const row = (layer, place = VIEWER) => page.locator(`${place} li[data-layer="${layer}"]`);
+  const opacity = (layer, value) => row(layer).locator('input').fill(String(value));
+  const boxes = async () => Object.fromEntries(await Promise.all(['viewer', 'stage', 'picture', 'tools'].map(
+    async (name) => [name, await page.locator(`.omnialpha-${name}`).first().boundingBox()])));
+  const whole = (name) => page.screenshot({ path: `${folder}/${mode}-${name}.png` });
+  async function shoot(name, place = VIEWER) {
+    await page.mouse.move(5, 5);
+    await page.waitForTimeout(150);
+    await page.locator(`${place} .omnialpha-picture`).screenshot({ path: `${folder}/${mode}-${name}.png` });
+  }
+
+  await page.evaluate(openInPage, prompt);
+  facts.note = await page.locator('.omnialpha-note').textContent();
+  await page.evaluate(runInPage);
+  await page.waitForTimeout(1500); // what the frontend itself would show has had its time
+  facts.rows = await rowsOf(page, VIEWER);
+  facts.boxes = await boxes();
+  facts.kept = await page.evaluate(keptInPage);
+  await whole('node');
+  await shoot('all');
+
+  const background = (label) => page.locator(`${VIEWER} .omnialpha-bar [aria-label="${label}"]`);
+  await background('White').click();
+  await shoot('white');
+  await page.locator(`${VIEWER} input[type=color]`).fill('#00ff00');
+  await shoot('green');
+  await background('Black').click();
+  await row(2).locator('button').first().click();
+  await row(0).locator('button').first().click();
+  await shoot('middle');
+  await row(0).locator('button').nth(1).click();
+  await shoot('solo');
+  await row(0).locator('button').nth(1).click();
+  await opacity(1, 0.5);
+  await shoot('half');
+  facts.changed = await rowsOf(page, VIEWER);
+
+  // By keys alone, in the large view as well, where the same is seen.
+  await page.locator('.omnialpha-stage').focus();
+  await page.keyboard.press('Enter');
+  await page.waitForTimeout(300);
+  facts.focus = await page.evaluate(() => document.activeElement.className);
+  facts.zoomRows = await rowsOf(page, ZOOM);
+  await shoot('zoom', ZOOM);
+  const scale = async () => (await page.locator(`${ZOOM} .omnialpha-bar output`).textContent());
+  const place = async () => page.locator(`${ZOOM} .omnialpha-picture`).boundingBox();
+  facts.fitted = await place();
+  await page.locator(`${ZOOM} .omnialpha-pane`).focus();
+  await page.keyboard.press('1');
+  facts.scales = [await scale()];
+  const actual = await place();
+  await page.mouse.move(actual.x + 10, actual.y + 10);
+  await page.mouse.wheel(0, -500);
+  await page.waitForTimeout(200);
+  facts.scales.push(await scale());
+  const wheeled = await place();
+  facts.stays = [wheeled.x + (10 * wheeled.width) / actual.width - actual.x, wheeled.y + (10 * wheeled.height) / actual.height - actual.y];
+  await page.mouse.down();
+  await page.mouse.move(actual.x + 60, actual.y + 40, { steps: 3 });
+  await page.mouse.up();
+  const dragged = await place();
+  facts.dragged = [dragged.x - wheeled.x, dragged.y - wheeled.y];
+  await row(2, ZOOM).locator('button').first().focus();
+  await page.keyboard.press('Space');
+  await whole('large');
+  await page.keyboard.press('Escape');
+  await page.waitForTimeout(200);
+  facts.open = await page.locator(ZOOM).count();
+  facts.afterZoom = await rowsOf(page, VIEWER);
+
+  // Another run, another size of the node, undo: the artist goes on looking at the same.
+  await page.evaluate(([id, input, value]) => {
+    const node = window.app.graph.getNodeById(id);
+    node.widgets.find((one) => one.name === input).value = value;
+  }, again);
+  facts.fewest = await page.evaluate(runInPage);
+  facts.afterRun = await rowsOf(page, VIEWER);
+  await shoot('again');
+  await page.evaluate(() => window.previewing().setSize([560, 700]));
+  await page.waitForTimeout(800);
+  facts.larger = await boxes();
+  await whole('larger');
+  const nodes = () => page.evaluate(async () => {
+    await window.app.loadGraphData(window.app.graph.serialize(), false); // what undo does
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+  });
+  await nodes();
+  facts.afterUndo = await rowsOf(page, VIEWER);
+
+  // Results as a server could give them: many layers, then pictures that are gone.
+  facts.many = await page.evaluate(async () => {
+    const node = window.previewing();
+    const images = Object.values(window.app.nodeOutputs).find((one) => one.omnialpha_names).images;
+    const before = node.size[1];
+    const names = Array.from({ length: 30 }, (_, index) => `layer with quite a long name <b>${index}</b>`);
+    node.onExecuted({ images: names.map((_, index) => images[index % images.length]), omnialpha_names: names });
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const list = document.querySelector('.omnialpha-layers');
+    const found = [list.children.length, list.scrollHeight > list.clientHeight, node.size[1] - before, list.querySelectorAll('b').length];
+    return found;
+  });
+  await whole('many');
+  facts.gone = await page.evaluate(async () => {
+    window.previewing().onExecuted({ images: [{ filename: 'gone.png', subfolder: '', type: 'temp' }] });
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    return document.querySelector('.omnialpha-note').textContent;
+  });
+  return facts;
+}
+
+const { url, chromium, ...order } = JSON.parse(fs.readFileSync(0, 'utf8'));
+const browser = await launch(chromium);
+try {
+  const results = {};
+  for (const [mode, vue] of Object.entries(MODES)) {
+    const page = await openFrontend(browser, url, { 'Comfy.VueNodes.Enabled': vue });
+    const problems = [];
+    page.on('pageerror', (error) => problems.push(String(error).slice(0, 300)));
+    await page.evaluate(() => window.app.extensionManager.command.execute('Workspace.ToggleFocusMode'));
+    try {
+      results[mode] = { ...(await useViewer(page, mode, order)), problems };
+    } catch (error) {
+      await page.screenshot({ path: `${order.folder}/${mode}-failed.png` });
+      throw error;
+    }
+    results[mode].isVue = await page.evaluate(() => Boolean(window.LiteGraph.vueNodesMode));
+    await page.close();
+  }
+  process.stdout.write(JSON.stringify(results));
+} finally {
+  await browser.close();
+}
