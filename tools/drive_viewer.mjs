@@ -12,19 +12,40 @@ const VIEWER = '.omnialpha-viewer';
 const ZOOM = '.omnialpha-zoom';
 const MODES = { classic: false, vue: true };
 
-/** Runs in the page: open a graph in API format, spread out, with the previewing node where it can be seen whole. */
+/** Runs in the page: open a graph in API format, as a workflow that has the previewing node where it can be seen. */
 async function openInPage(prompt) {
   const { app } = window;
-  app.loadApiJson(prompt, 'layers.json');
-  await new Promise((resolve) => setTimeout(resolve, 1000));
-  for (const [index, node] of app.graph._nodes.entries()) node.pos = [1500, 60 * index];
-  const node = app.graph._nodes.find((one) => one.type === 'OmniAlphaPreviewLayers');
-  node.pos = [120, 120];
-  app.canvas.ds.scale = 1;
-  app.canvas.ds.offset[0] = app.canvas.ds.offset[1] = 0;
-  app.canvas.setDirty(true, true);
-  await new Promise((resolve) => setTimeout(resolve, 800));
+  window.settle = (milliseconds = 1500) => new Promise((resolve) => setTimeout(resolve, milliseconds));
   window.previewing = () => app.graph._nodes.find((one) => one.type === 'OmniAlphaPreviewLayers');
+  window.elementOf = (node) => document.querySelector(`[data-node-id="${node.id}"]`); // of Vue nodes
+  await app.loadApiJson(prompt, 'layers.json');
+  await window.settle();
+  const workflow = app.graph.serialize();
+  for (const [index, node] of workflow.nodes.entries()) node.pos = [1800, 60 * index];
+  Object.assign(workflow.nodes.find((one) => one.type === 'OmniAlphaPreviewLayers'), { pos: [120, 120], size: [340, 480] });
+  workflow.extra = { ...workflow.extra, ds: { scale: 1, offset: [0, 0] } };
+  await app.loadGraphData(workflow);
+  await window.settle();
+}
+
+/** Runs in the page: the size an artist gives a new node without asking for one. */
+async function addInPage() {
+  const { app, LiteGraph } = window;
+  const node = LiteGraph.createNode('OmniAlphaPreviewLayers');
+  node.pos = [900, 120];
+  app.graph.add(node);
+  await window.settle();
+  const box = window.elementOf(node)?.getBoundingClientRect();
+  const size = box ? [box.width, box.height] : [...node.size];
+  app.graph.remove(node);
+  return size.map(Math.round);
+}
+
+/** Runs in the page: where the lower right corner of the previewing node is. */
+function cornerInPage() {
+  const node = window.previewing();
+  const box = window.elementOf(node)?.getBoundingClientRect();
+  return box ? [box.right, box.bottom] : [node.pos[0] + node.size[0], node.pos[1] + node.size[1]];
 }
 
 /** Runs in the page: run the graph and wait until other pictures are shown; how few were ever there meanwhile. */
@@ -49,13 +70,13 @@ async function runInPage() {
 /** Runs in the page: what the frontend shows beside the viewer, and what it saves of the node. */
 async function keptInPage() {
   const node = window.previewing();
-  const saved = window.app.graph.serialize().nodes.find((one) => one.id === node.id);
+  const saved = window.app.graph.serialize().nodes.find((one) => one.type === node.type);
   const { output } = await window.app.graphToPrompt();
-  const visible = (element) => element.checkVisibility();
   return {
     values: saved.widgets_values, inputs: output[node.id].inputs, properties: saved.properties,
     widgets: node.widgets.map((one) => one.name),
-    others: [...document.querySelectorAll('.lg-node-content, .image-preview')].filter(visible).length,
+    others: [...(window.elementOf(node)?.querySelectorAll('img') ?? [])]
+      .filter((image) => !image.closest('.omnialpha-viewer') && image.checkVisibility()).length,
   };
 }
 
@@ -81,6 +102,7 @@ async function useViewer(page, mode, { folder, prompt, again }) {
   }
 
   await page.evaluate(openInPage, prompt);
+  facts.fresh = await page.evaluate(addInPage);
   facts.note = await page.locator('.omnialpha-note').textContent();
   await page.evaluate(runInPage);
   await page.waitForTimeout(1500); // what the frontend itself would show has had its time
@@ -91,13 +113,14 @@ async function useViewer(page, mode, { folder, prompt, again }) {
   await shoot('all');
 
   const background = (label) => page.locator(`${VIEWER} .omnialpha-bar [aria-label="${label}"]`);
+  await row(0).locator('button').first().click();
+  await shoot('checkerboard');
   await background('White').click();
   await shoot('white');
   await page.locator(`${VIEWER} input[type=color]`).fill('#00ff00');
   await shoot('green');
   await background('Black').click();
   await row(2).locator('button').first().click();
-  await row(0).locator('button').first().click();
   await shoot('middle');
   await row(0).locator('button').nth(1).click();
   await shoot('solo');
@@ -147,15 +170,23 @@ async function useViewer(page, mode, { folder, prompt, again }) {
   facts.fewest = await page.evaluate(runInPage);
   facts.afterRun = await rowsOf(page, VIEWER);
   await shoot('again');
-  await page.evaluate(() => window.previewing().setSize([560, 700]));
+  const [right, bottom] = await page.evaluate(cornerInPage);
+  await page.mouse.move(right - 4, bottom - 4);
+  await page.mouse.down();
+  await page.mouse.move(right + 196, bottom + 96, { steps: 4 });
+  await page.mouse.up();
   await page.waitForTimeout(800);
   facts.larger = await boxes();
   await whole('larger');
-  const nodes = () => page.evaluate(async () => {
+  for (const palette of ['light', 'dark']) {
+    await page.evaluate((id) => window.app.ui.settings.setSettingValueAsync('Comfy.ColorPalette', id), palette);
+    await page.waitForTimeout(800);
+    if (palette === 'light') await whole('light');
+  }
+  await page.evaluate(async () => {
     await window.app.loadGraphData(window.app.graph.serialize(), false); // what undo does
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await window.settle();
   });
-  await nodes();
   facts.afterUndo = await rowsOf(page, VIEWER);
 
   // Results as a server could give them: many layers, then pictures that are gone.
@@ -165,15 +196,17 @@ async function useViewer(page, mode, { folder, prompt, again }) {
     const before = node.size[1];
     const names = Array.from({ length: 30 }, (_, index) => `layer with quite a long name <b>${index}</b>`);
     node.onExecuted({ images: names.map((_, index) => images[index % images.length]), omnialpha_names: names });
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await window.settle();
     const list = document.querySelector('.omnialpha-layers');
-    const found = [list.children.length, list.scrollHeight > list.clientHeight, node.size[1] - before, list.querySelectorAll('b').length];
-    return found;
+    return {
+      rows: list.children.length, scrolls: list.scrollHeight > list.clientHeight, grown: node.size[1] - before,
+      markup: list.querySelectorAll('b').length,
+    };
   });
   await whole('many');
   facts.gone = await page.evaluate(async () => {
     window.previewing().onExecuted({ images: [{ filename: 'gone.png', subfolder: '', type: 'temp' }] });
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await window.settle();
     return document.querySelector('.omnialpha-note').textContent;
   });
   return facts;

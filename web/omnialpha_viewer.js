@@ -40,6 +40,7 @@ function addViewer(node) {
 
   let showing = '';
   async function show(output) {
+    takePlace(node, panel.element);
     const files = output?.images ?? [];
     const urls = files.map(urlOf);
     const now = urls.join();
@@ -59,6 +60,12 @@ function addViewer(node) {
 
   after(node, 'onExecuted', show);
   after(node, 'onRemoved', () => panel.close());
+}
+
+/** Vue nodes that undo makes anew may go on showing the element of the node that was there before. */
+function takePlace({ id, graph }, element) {
+  if (element.isConnected || graph !== app.canvas?.graph) return;
+  document.querySelector(`[data-node-id="${id}"] .omnialpha-viewer`)?.replaceWith(element);
 }
 
 /** Run `extra` after a method of an object, with the same arguments. */
