@@ -15,6 +15,12 @@ from omnialpha.tasks import FAMILIES, TASKS
 
 PAGE, PLOTS = Path("docs/experiments.md"), Path("docs/experiments")
 TEST = "data/test"
+# tables that have a plot -> what it shows
+PICTURES = {
+    "rope": "MSRoPE-BiL against 2D positions",
+    "interference": "What leaving a family out does to the others",
+    "stacks": "Quality by number of layers",
+}
 
 Results = Mapping[str, dict]
 
@@ -25,6 +31,8 @@ def write(results: Results) -> None:
     for name, make in TABLES.items():
         table = make(results)
         if table:
+            if name in PICTURES:
+                table += f"\n\n![{PICTURES[name]}](experiments/{name}.png)"
             before, after = text.split(f"<!-- {name} -->\n")[0], text.split(f"<!-- /{name} -->")[1]
             text = f"{before}<!-- {name} -->\n{table}\n<!-- /{name} -->{after}"
             print(f"{name}\n{table}\n")

@@ -1,11 +1,11 @@
 """Trains and measures what docs/experiments.md reports, and puts its tables and plots there.
 
     python tools/experiments.py                 what is missing, then tables and plots
-    python tools/experiments.py --only rope     one experiment
+    python tools/experiments.py --only stacks   one part: rope, stacks, joint, vae or cross
     python tools/experiments.py --tables        tables and plots from what has been measured so far
 
-`make micro` has to have fetched its packages and made the first stage of its VAE. A run that was stopped
-goes on where it was. Every run's numbers are kept in docs/experiments/results.json, so the tables need no run.
+Objects come from npm packages, as for `make micro`. A run that was stopped goes on where it was. Every run's numbers are
+kept in docs/experiments/results.json, so the tables need no run.
 """
 
 from __future__ import annotations
@@ -53,13 +53,11 @@ class Run:
 
     Attributes:
         name: of its folder; the seed is added.
-        config: a file of configs/experiments.
-        changes: key=value overrides.
+        changes: key=value overrides of configs/experiments/transformer.yaml.
         measures: (data set, tasks) pairs.
     """
 
     name: str
-    config: str
     changes: tuple[str, ...]
     measures: tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -74,11 +72,15 @@ def weights(tasks) -> str:
     return f"weights={json.dumps(dict.fromkeys(tasks, 1))}"
 
 
+def rope_runs(seed: int) -> list[Run]:
+    """Experiment 2; its first run is experiment 3's as well."""
+    return table_runs([("joint", (), tuple(TASKS)), ("flat", ("rope=2d",), tuple(TASKS))], seed)
+
+
 def joint_runs(seed: int) -> list[Run]:
-    """Experiments 2 and 3: one thing is changed at a time."""
+    """Experiment 3: one thing is changed at a time."""
     steps = yaml.safe_load((CONFIGS / "transformer.yaml").read_text())["steps"]
-    every = tuple(TASKS)
-    rows = [("joint", (), every), ("flat", ("rope=2d",), every)]
+    rows = [("joint", (), tuple(TASKS))]
     rows += [(f"single-{task}", (weights([task]),), (task,)) for task in SINGLE]
     rows += [
         (f"without-{family}", (weights(task for task in TASKS if TASKS[task].family != family),),
@@ -86,8 +88,13 @@ def joint_runs(seed: int) -> list[Run]:
         for family in FAMILIES
     ]  # fmt: skip
     rows += [("joint-long", (f"steps={len(SINGLE) * steps}",), SINGLE)]
+    return table_runs(rows, seed)
+
+
+def table_runs(rows, seed: int) -> list[Run]:
+    """Runs of rows (name, changes, tasks to measure)."""
     return [
-        Run(f"{name}-{seed}", "transformer.yaml", (*changes, f"seed={seed}"), ((TEST, tasks),))
+        Run(f"{name}-{seed}", (*changes, f"seed={seed}"), ((TEST, tasks),))
         for name, changes, tasks in rows
     ]
 
@@ -97,7 +104,7 @@ def stack_runs(seed: int) -> list[Run]:
     changes = (weights(["decomposition_auto", "stack"]), "cache=runs/stack-cache", f"seed={seed}")
     rows = [("stack", ()), ("stack-flat", ("rope=2d",))]
     measures = tuple((f"data/stacks-{layers}-test", ("stack",)) for layers in LAYERS)
-    return [Run(f"{name}-{seed}", "transformer.yaml", (*changes, *more), measures) for name, more in rows]
+    return [Run(f"{name}-{seed}", (*changes, *more), measures) for name, more in rows]
 
 
 def call(*words: str) -> None:
@@ -109,7 +116,7 @@ def call(*words: str) -> None:
 def train(run: Run) -> None:
     """Train a run, or go on with it."""
     sets = [word for change in run.changes for word in ("--set", change)]
-    call("train", "transformer", str(CONFIGS / run.config), *sets, "--threads", "1", "--out", str(run.folder))
+    call("train", "transformer", str(CONFIGS / "transformer.yaml"), *sets, "--threads", "1", "--out", str(run.folder))
 
 
 def measure(checkpoint: str | Path, measures, baselines: bool = False, records: int = RECORDS) -> dict:
@@ -179,6 +186,11 @@ def cross_domain(results: dict) -> None:
     save(results)
 
 
+# part of the experiments -> its training runs, or what does all of it
+TRAINED = {"rope": rope_runs, "stacks": stack_runs, "joint": joint_runs}
+OTHERS = {"vae": vae_experiment, "cross": cross_domain}
+
+
 def save(results: dict) -> None:
     """Keep the numbers."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -188,28 +200,23 @@ def save(results: dict) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("vae", "joint", "stacks", "cross"), help="one part of the experiments")
+    parser.add_argument("--only", choices=(*TRAINED, *OTHERS), help="one part of the experiments")
     parser.add_argument("--tables", action="store_true", help="no training: tables and plots of what there is")
     args = parser.parse_args()
     os.chdir(ROOT)
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    wanted = lambda part: not args.tables and args.only in (None, part)  # noqa: E731
-    runs = []
-    if wanted("joint") or wanted("stacks"):
+    wanted = [part for part in (*TRAINED, *OTHERS) if args.only in (None, part) and not args.tables]
+    if set(wanted) & set(TRAINED):
         prepare()
-    if wanted("joint"):
-        runs += [run for seed in SEEDS for run in joint_runs(seed)]
-    if wanted("stacks"):
-        runs += [run for seed in SEEDS for run in stack_runs(seed)]
-    for run in runs:
+    # One seed of everything, then the next: a part of the answer comes early.
+    for run in (run for seed in SEEDS for part in wanted if part in TRAINED for run in TRAINED[part](seed)):
         if run.name not in results:
             train(run)
             results[run.name] = measure(run.folder / "checkpoint", run.measures)
             save(results)
-    if wanted("vae"):
-        vae_experiment(results)
-    if wanted("cross"):
-        cross_domain(results)
+    for part in wanted:
+        if part in OTHERS:
+            OTHERS[part](results)
     experiment_tables.write(results)
 
 
