@@ -188,6 +188,14 @@ async function useViewer(page, mode, { folder, prompt, again }) {
     await window.settle();
   });
   facts.afterUndo = await rowsOf(page, VIEWER);
+  await page.evaluate(async () => {
+    const { app } = window;
+    const results = { ...app.nodeOutputs };
+    await app.loadGraphData(app.graph.serialize()); // what coming back to a tab does
+    app.nodeOutputs = results;
+    await window.settle();
+  });
+  facts.afterTab = await rowsOf(page, VIEWER);
 
   // Results as a server could give them: many layers, then pictures that are gone.
   facts.many = await page.evaluate(async () => {
@@ -209,6 +217,15 @@ async function useViewer(page, mode, { folder, prompt, again }) {
     await window.settle();
     return document.querySelector('.omnialpha-note').textContent;
   });
+
+  await page.evaluate(async () => {
+    const { app } = window;
+    app.canvas.setGraph(app.graph.convertToSubgraph(new Set([window.previewing()])).subgraph);
+    await window.settle();
+  });
+  await page.evaluate(runInPage);
+  facts.inSubgraph = await rowsOf(page, VIEWER);
+  await whole('subgraph');
   return facts;
 }
 

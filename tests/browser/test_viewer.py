@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 # width, height, and the layers back to front: a plain background, a half transparent square, a disc over its corner
 WIDTH, HEIGHT = 96, 64
 NAMES = "sky, square, disc"
@@ -148,8 +150,14 @@ def test_another_run_changes_the_pictures_only(facts: dict):
     assert facts["fewest"] == 3, "layers were missing for a moment: it flickers"
 
 
-def test_undo_changes_nothing_that_is_looked_at(facts: dict):
-    assert facts["afterUndo"] == LEFT
+@pytest.mark.parametrize("then", ["afterUndo", "afterTab"])
+def test_nodes_made_anew_show_what_was_looked_at(facts: dict, then: str):
+    """Undo and coming back to a tab open the graph again; its results come before or after it."""
+    assert facts[then] == LEFT
+
+
+def test_works_in_a_subgraph(facts: dict):
+    assert facts["inSubgraph"] == FIRST
 
 
 def test_workflow_and_prompt_know_nothing_of_the_viewer(facts: dict):
