@@ -7,7 +7,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick micro experiments soak test-lowest lint fmt browser-tools workflows pictures inputs clean
+.PHONY: help setup demo test quick micro experiments soak test-lowest lint fmt browser-tools newest-frontend workflows pictures inputs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -45,6 +45,9 @@ tools/node_modules/playwright-core/package.json: tools/package.json
 	npm install --prefix tools --no-package-lock --no-fund --no-audit --loglevel=error
 	@touch $@
 
+newest-frontend: $(READY) ## the newest frontend from PyPI, unpacked to .cache, for the tests that use it beside the pinned one
+	$(PY) tools/fetch_frontend.py
+
 workflows: $(READY) ## export workflows/*.json to workflows/api through the real frontend
 	$(PY) tools/export_workflows.py
 
@@ -71,4 +74,4 @@ inputs: $(READY) ## redraw the pictures the workflows open; needs EMOJI=node_mod
 	PYTHONPATH=. $(PY) tools/make_inputs.py $(EMOJI)
 
 clean: ## remove the virtual environment and everything made
-	rm -rf $(VENV) .venv-lowest out tools/node_modules .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .cache out tools/node_modules .pytest_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from comfy_api.v0_0_2 import io
 
+from ..omnialpha.labels import label_layers
 from .adapters.files import save_layers
 from .adapters.images import to_layers
 from .adapters.wires import CATEGORY
@@ -16,13 +17,24 @@ class OmniAlphaPreviewLayers(io.ComfyNode):
             node_id="OmniAlphaPreviewLayers",
             display_name="OmniAlpha Preview Layers",
             category=f"{CATEGORY}/layers",
-            description="Shows each layer of a batch with its transparency.",
-            inputs=[io.Image.Input("layers", tooltip="RGBA layers, back to front.")],
+            description="Shows the layers of a batch over each other: hide some, look at one alone, make one fainter, "
+            "change the background, click to enlarge.",
+            inputs=[
+                io.Image.Input("layers", tooltip="RGBA layers, back to front."),
+                io.String.Input(
+                    "names",
+                    default="",
+                    optional=True,
+                    tooltip="Names for the layers, back to front, one per line or with commas between them. Empty: "
+                    "background, layer 1, layer 2, ...",
+                ),
+            ],
             outputs=[],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, layers) -> io.NodeOutput:
+    def execute(cls, layers, names="") -> io.NodeOutput:
         saved = save_layers(to_layers(layers, "The layers"), "OmniAlpha.preview", io.FolderType.temp, cls.hidden)
-        return io.NodeOutput(ui={"images": saved})
+        # "images" is what every frontend and client shows; the viewer in web/ lays these files over each other.
+        return io.NodeOutput(ui={"images": saved, "omnialpha_names": label_layers(names, len(saved))})

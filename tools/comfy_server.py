@@ -66,6 +66,7 @@ class ComfyServer:
         extra_args: more of ComfyUI's own arguments.
         model_names: files to pretend to have, below models ("vae/some.safetensors"), so that graphs which name them can
             be opened. They are empty: running such a graph fails.
+        front_end: folder of a frontend to serve in place of the one that ComfyUI pins, None for that one.
         start_seconds: how long to wait for the server.
 
     Attributes:
@@ -80,8 +81,10 @@ class ComfyServer:
         extra_args: Sequence[str] = (),
         model_names: Iterable[str] = (),
         start_seconds: float = 600,
+        front_end: Path | None = None,
     ):
-        self.pack, self.extra_args, self.model_names = pack, extra_args, tuple(model_names)
+        self.pack, self.extra_args, self.model_names = pack, list(extra_args), tuple(model_names)
+        self.extra_args += ["--front-end-root", str(front_end)] if front_end else []
         self.start_seconds = start_seconds
         self.client_id = uuid.uuid4().hex
         self.process: subprocess.Popen | None = None

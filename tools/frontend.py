@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
+NEWEST = TOOLS.parent / ".cache/frontend/comfyui_frontend_package/static"  # put there by fetch_frontend.py
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -33,6 +34,18 @@ def missing_browser() -> str | None:
     if not any((folder / "playwright-core").is_dir() for folder in folders):
         return "no playwright-core found; run `make browser-tools`, or set NODE_PATH to a folder that holds it"
     return None
+
+
+def find_newest() -> Path | None:
+    """The newest frontend, unpacked: $COMFYUI_FRONTEND (the folder with its index.html) or `make newest-frontend`'s."""
+    named = os.environ.get("COMFYUI_FRONTEND")
+    folder = Path(named).expanduser() if named else NEWEST
+    return folder if (folder / "index.html").is_file() else None
+
+
+def missing_newest() -> str | None:
+    """Why the newest frontend cannot be served, in words for a person; None when it can."""
+    return None if find_newest() else "no newest frontend; run `make newest-frontend`, or set COMFYUI_FRONTEND to one"
 
 
 # loader node -> folder below models that its first value, a file name, is in
@@ -64,9 +77,17 @@ def drive(url: str, *jobs: dict, seconds: float = 600) -> list[dict]:
     Raises:
         RuntimeError: the browser itself failed.
     """
-    order = json.dumps({"url": url, "chromium": find_chromium(), "jobs": jobs}, default=str)
-    command = ["node", str(TOOLS / "load_workflows.mjs")]
-    done = subprocess.run(command, input=order, capture_output=True, text=True, timeout=seconds)
+    return run_script("load_workflows.mjs", {"url": url, "jobs": jobs}, seconds)
+
+
+def run_script(name: str, order: dict, seconds: float) -> list | dict:
+    """Give a script of this folder its order and the browser; what it answers.
+
+    Raises:
+        RuntimeError: the browser itself failed.
+    """
+    text = json.dumps({**order, "chromium": find_chromium()}, default=str)
+    done = subprocess.run(["node", str(TOOLS / name)], input=text, capture_output=True, text=True, timeout=seconds)
     if done.returncode != 0:
         raise RuntimeError(f"The frontend could not be driven:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout)

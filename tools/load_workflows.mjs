@@ -3,29 +3,9 @@
 // Reads from stdin   {"url", "chromium", "jobs": [{"workflow": path, "run"?: true, "screenshot"?: path}]}
 // writes to stdout   [{"problems": [text], "output": graph in API format, "workflow": it saved again}], one per job.
 //
-// frontend.py is the caller; playwright-core comes from node_modules beside this file or from NODE_PATH.
+// frontend.py is the caller.
 import fs from 'node:fs';
-import { createRequire } from 'node:module';
-
-const require = createRequire(import.meta.url); // unlike import, require honours NODE_PATH
-const { chromium } = require('playwright-core');
-
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync'];
-
-/** A page with the frontend up and its nodes registered, free of first-start dialogs. */
-async function openFrontend(browser, url) {
-  const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
-  const settings = { 'Comfy.TutorialCompleted': true, 'Comfy.Workflow.ShowMissingNodesWarning': true,
-    'Comfy.Workflow.ShowMissingModelsWarning': false, 'Comfy.Graph.CanvasMenu': false, 'Comfy.Graph.CanvasInfo': false, 'Comfy.Minimap.Visible': false,
-    'LiteGraph.Canvas.MinFontSizeForLOD': 0 /* text stays, however small */ };
-  await page.request.post(`${url}/settings`, { data: settings });
-  await page.goto(url, { waitUntil: 'domcontentloaded' });
-  await page.waitForFunction(
-    () => window.app?.graph && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50,
-    null, { timeout: 120_000 });
-  return page;
-}
+import { launch, openFrontend } from './open_frontend.mjs';
 
 /** Runs in the page: load one workflow and say what the frontend made of it. */
 async function loadInPage(source) {
@@ -96,8 +76,8 @@ function fitView() {
   };
 }
 
-const { url, chromium: executablePath, jobs } = JSON.parse(fs.readFileSync(0, 'utf8'));
-const browser = await chromium.launch({ executablePath, args: FLAGS });
+const { url, chromium, jobs } = JSON.parse(fs.readFileSync(0, 'utf8'));
+const browser = await launch(chromium);
 try {
   const page = await openFrontend(browser, url);
   let errors = [];
