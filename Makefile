@@ -7,7 +7,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick micro test-lowest lint fmt browser-tools workflows pictures inputs clean
+.PHONY: help setup demo test quick micro test-lowest lint fmt browser-tools newest-frontend templates workflows words pictures inputs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -41,6 +41,17 @@ browser-tools: tools/node_modules/playwright-core/package.json ## playwright-cor
 tools/node_modules/playwright-core/package.json: tools/package.json
 	npm install --prefix tools --no-package-lock --no-fund --no-audit --loglevel=error
 	@touch $@
+
+newest-frontend: $(READY) ## the newest frontend from PyPI, unpacked to .cache, for the tests that use it beside the pinned one
+	$(PY) tools/fetch_frontend.py
+
+templates: $(READY) ## make the workflows and blueprints that tables describe; make workflows comes after it
+	PYTHONPATH=. $(PY) tools/make_workflows.py
+	PYTHONPATH=. $(PY) tools/make_blueprints.py
+
+words: $(READY) ## locales/en from the nodes, and the tables and pictures of the help pages
+	PYTHONPATH=. $(PY) tools/make_locales.py
+	PYTHONPATH=. $(PY) tools/make_help.py
 
 workflows: $(READY) ## export workflows/*.json to workflows/api through the real frontend
 	$(PY) tools/export_workflows.py

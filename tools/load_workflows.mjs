@@ -1,7 +1,11 @@
 // Loads UI workflows in the real ComfyUI frontend, looks for damage and converts them to API format.
 //
-// Reads from stdin   {"url", "chromium", "jobs": [{"workflow": path, "run"?: true, "screenshot"?: path}]}
-// writes to stdout   [{"problems": [text], "output": graph in API format, "workflow": it saved again}], one per job.
+// Reads from stdin   {"url", "chromium", "jobs": [{"workflow": path, "run"?: true, "screenshot"?: path,
+//                     "reload"?: true, "subgraph"?: true, "offers"?: true}]}
+//               or {"search": words} or {"node": type, "screenshot": path}
+// writes to stdout   [{"problems": [text], "output": graph in API format, "workflow": it saved again,
+//                     "reloaded"?, "subgraph"?: graph in API format after that,
+//                     "offers"?: what is said of missing model files}], one per job.
 //
 // frontend.py is the caller; playwright-core comes from node_modules beside this file or from NODE_PATH.
 import fs from 'node:fs';
@@ -62,6 +66,58 @@ async function loadInPage(source) {
   return { problems, output: (await app.graphToPrompt()).output, workflow: saved };
 }
 
+/** Runs in the page: open a workflow whose model files are missing; the text of the dialog that offers them. */
+async function offersInPage(source) {
+  await window.app.ui.settings.setSettingValueAsync('Comfy.Workflow.ShowMissingModelsWarning', true);
+  await window.app.loadGraphData(structuredClone(source), true, true);
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  await window.app.ui.settings.setSettingValueAsync('Comfy.Workflow.ShowMissingModelsWarning', false);
+  return document.querySelector('.comfy-missing-models')?.textContent ?? '';
+}
+
+/** Runs in the page: save the graph and open what was saved; the graph in API format. */
+async function reloadInPage() {
+  await window.app.loadGraphData(JSON.parse(JSON.stringify(window.app.graph.serialize())), true, true);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  return (await window.app.graphToPrompt()).output;
+}
+
+/** Runs in the page: put all nodes but the notes into one subgraph. */
+function wrapInPage() {
+  const { app } = window;
+  app.graph.convertToSubgraph(new Set(app.graph._nodes.filter((node) => !/Note$/.test(node.type))));
+}
+
+/** Runs in the page: one node alone on the canvas; where in the window it is. */
+async function nodeInPage(type) {
+  const { app, LiteGraph } = window;
+  app.graph.clear();
+  const node = LiteGraph.createNode(type);
+  node.pos = [200, 150];
+  app.graph.add(node);
+  node.setSize([Math.max(node.size[0], 340), node.size[1]]);
+  app.canvas.ds.scale = 1;
+  app.canvas.ds.offset = [0, 0];
+  app.canvas.setDirty(true, true);
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  const [x, y, width, height] = node.boundingRect ?? node.getBounding();
+  return { x: x - 12, y: y - 28, width: width + 24, height: height + 40 };
+}
+
+/** Types into the node search, takes what it finds first, and says which node that put on the empty canvas. */
+async function searchFor(page, words) {
+  await page.evaluate(() => window.app.graph.clear());
+  await page.mouse.dblclick(800, 500);
+  await page.waitForTimeout(800);
+  await page.keyboard.type(words, { delay: 20 });
+  await page.waitForTimeout(1500);
+  const listed = await page.locator('[role=option]').allTextContents();
+  await page.keyboard.press('Enter');
+  await page.waitForTimeout(1000);
+  const added = await page.evaluate(() => window.app.graph._nodes.map((node) => node.title));
+  return { problems: [], listed, added };
+}
+
 /** Runs in the page: press Run, wait for the end, and let the results appear; what went wrong, or null. */
 async function runInPage(seconds) {
   const { app } = window;
@@ -109,9 +165,19 @@ try {
   const results = [];
   if (jobs.some((job) => job.screenshot))
     await page.evaluate(() => window.app.extensionManager.command.execute('Workspace.ToggleFocusMode'));
-  for (const { workflow, run, screenshot } of jobs) {
+  for (const { workflow, run, screenshot, reload, subgraph, offers, search, node } of jobs) {
+    if (search) {
+      results.push(await searchFor(page, search));
+      continue;
+    }
+    if (node) {
+      await page.screenshot({ path: screenshot, clip: await page.evaluate(nodeInPage, node) });
+      results.push({ problems: [] });
+      continue;
+    }
     errors = [];
-    const result = await page.evaluate(loadInPage, JSON.parse(fs.readFileSync(workflow, 'utf8')));
+    const source = JSON.parse(fs.readFileSync(workflow, 'utf8'));
+    const result = await page.evaluate(loadInPage, source);
     if (run) {
       const error = await page.evaluate(runInPage, 120);
       if (error) errors.push(`did not run: ${error.slice(0, 300)}`);
@@ -121,7 +187,16 @@ try {
       await page.waitForTimeout(1500); // note and image elements follow the canvas
       await page.screenshot({ path: screenshot, clip });
     }
-    results.push({ ...result, problems: [...result.problems, ...errors] });
+    if (offers) result.offers = await page.evaluate(offersInPage, source);
+    if (reload) result.reloaded = await page.evaluate(reloadInPage);
+    result.problems.push(...errors);
+    if (subgraph) {
+      // Newest frontends trip over their own growing sockets while they move a node into a subgraph, core's nodes
+      // included. What counts is the graph that comes of it.
+      await page.evaluate(wrapInPage);
+      result.subgraph = await page.evaluate(reloadInPage);
+    }
+    results.push(result);
   }
   process.stdout.write(JSON.stringify(results));
 } finally {
