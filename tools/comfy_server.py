@@ -58,6 +58,18 @@ def missing_comfyui() -> str | None:
     return None
 
 
+def find_comfy_cli() -> str | None:
+    """ComfyUI's command line comfy-cli: $COMFY_CLI, else the one that `make comfy-cli` installs or one on the PATH."""
+    named = os.environ.get("COMFY_CLI")
+    own = ROOT / ".venv-comfy-cli/bin/comfy"
+    return named or (str(own) if own.is_file() else shutil.which("comfy"))
+
+
+def missing_comfy_cli() -> str | None:
+    """Why comfy-cli cannot be run, in words for a person; None when it can."""
+    return None if find_comfy_cli() else "no comfy-cli found; run `make comfy-cli`, or set COMFY_CLI to its `comfy`"
+
+
 class ComfyServer:
     """One server process; use it as a context manager.
 

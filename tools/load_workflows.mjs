@@ -2,7 +2,7 @@
 //
 // Reads from stdin   {"url", "chromium", "jobs": [{"workflow": path, "run"?: true, "screenshot"?: path,
 //                     "reload"?: true, "subgraph"?: true, "offers"?: true}]}
-//               or {"search": words} or {"node": type, "screenshot": path}
+//               or a job of page_nodes.mjs
 // writes to stdout   [{"problems": [text], "output": graph in API format, "workflow": it saved again,
 //                     "reloaded"?, "subgraph"?: graph in API format after that,
 //                     "offers"?: what is said of missing model files}], one per job.
@@ -10,6 +10,7 @@
 // frontend.py is the caller; playwright-core comes from node_modules beside this file or from NODE_PATH.
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
+import { nodeJob, untilUp } from './page_nodes.mjs';
 
 const require = createRequire(import.meta.url); // unlike import, require honours NODE_PATH
 const { chromium } = require('playwright-core');
@@ -25,9 +26,7 @@ async function openFrontend(browser, url) {
     'LiteGraph.Canvas.MinFontSizeForLOD': 0 /* text stays, however small */ };
   await page.request.post(`${url}/settings`, { data: settings });
   await page.goto(url, { waitUntil: 'domcontentloaded' });
-  await page.waitForFunction(
-    () => window.app?.graph && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50,
-    null, { timeout: 120_000 });
+  await untilUp(page);
   return page;
 }
 
@@ -88,36 +87,6 @@ function wrapInPage() {
   app.graph.convertToSubgraph(new Set(app.graph._nodes.filter((node) => !/Note$/.test(node.type))));
 }
 
-/** Runs in the page: one node alone on the canvas; where in the window it is. */
-async function nodeInPage(type) {
-  const { app, LiteGraph } = window;
-  app.graph.clear();
-  const node = LiteGraph.createNode(type);
-  node.pos = [200, 150];
-  app.graph.add(node);
-  node.setSize([Math.max(node.size[0], 340), node.size[1]]);
-  app.canvas.ds.scale = 1;
-  app.canvas.ds.offset = [0, 0];
-  app.canvas.setDirty(true, true);
-  await new Promise((resolve) => setTimeout(resolve, 1000));
-  const [x, y, width, height] = node.boundingRect ?? node.getBounding();
-  return { x: x - 12, y: y - 28, width: width + 24, height: height + 40 };
-}
-
-/** Types into the node search, takes what it finds first, and says which node that put on the empty canvas. */
-async function searchFor(page, words) {
-  await page.evaluate(() => window.app.graph.clear());
-  await page.mouse.dblclick(800, 500);
-  await page.waitForTimeout(800);
-  await page.keyboard.type(words, { delay: 20 });
-  await page.waitForTimeout(1500);
-  const listed = await page.locator('[role=option]').allTextContents();
-  await page.keyboard.press('Enter');
-  await page.waitForTimeout(1000);
-  const added = await page.evaluate(() => window.app.graph._nodes.map((node) => node.title));
-  return { problems: [], listed, added };
-}
-
 /** Runs in the page: press Run, wait for the end, and let the results appear; what went wrong, or null. */
 async function runInPage(seconds) {
   const { app } = window;
@@ -165,17 +134,13 @@ try {
   const results = [];
   if (jobs.some((job) => job.screenshot))
     await page.evaluate(() => window.app.extensionManager.command.execute('Workspace.ToggleFocusMode'));
-  for (const { workflow, run, screenshot, reload, subgraph, offers, search, node } of jobs) {
-    if (search) {
-      results.push(await searchFor(page, search));
-      continue;
-    }
-    if (node) {
-      await page.screenshot({ path: screenshot, clip: await page.evaluate(nodeInPage, node) });
-      results.push({ problems: [] });
-      continue;
-    }
+  for (const job of jobs) {
     errors = [];
+    const { workflow, run, screenshot, reload, subgraph, offers } = job;
+    if (!workflow) {
+      results.push({ ...(await nodeJob(page, job)), problems: errors });
+      continue;
+    }
     const source = JSON.parse(fs.readFileSync(workflow, 'utf8'));
     const result = await page.evaluate(loadInPage, source);
     if (run) {

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import urllib.request
 from pathlib import Path
 
 import comfy_server
@@ -44,6 +46,18 @@ def test_english_words_are_current(comfy):
     for name, words in make_locales.english(comfy.get("/object_info")).items():
         committed = make_locales.LOCALES / "en" / name
         assert committed.read_text(encoding="utf-8") == make_locales.text_of(words), "make words"
+
+
+def test_help_pages_are_served_where_the_frontend_looks(comfy):
+    """It asks for /extensions/PACK/docs/NODE/LANGUAGE.md, and resolves pictures against docs."""
+    docs = f"{comfy.url}/extensions/{comfy_server.PACK}/docs"
+    for node in _schemas(comfy):
+        for language in ("en", "zh"):
+            with urllib.request.urlopen(f"{docs}/{node}/{language}.md") as answer:
+                shown = re.findall(r"!\[\]\((.*?)\)", answer.read().decode())
+            assert shown == [f"{node}/node.png"]
+        with urllib.request.urlopen(f"{docs}/{shown[0]}") as answer:
+            assert answer.headers["Content-Type"] == "image/png"
 
 
 def test_languages_reach_the_frontend(comfy):
