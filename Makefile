@@ -7,7 +7,8 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick micro test-lowest lint fmt browser-tools newest-frontend comfy-cli templates workflows words pictures inputs clean
+.PHONY: help setup demo test quick micro experiments test-lowest lint fmt browser-tools newest-frontend comfy-cli
+.PHONY: templates workflows words pictures inputs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -66,10 +67,13 @@ micro: $(READY) ## retrain the built-in checkpoint from nothing, in runs/ (needs
 	$(PY) -m omnialpha data build configs/micro/portraits.yaml --packages runs/node_modules --out data/portraits
 	$(PY) -m omnialpha data build configs/micro/test.yaml --packages runs/node_modules --out data/test
 	$(PY) -m omnialpha data filter data/triplets
-	$(PY) -m omnialpha train vae configs/micro/vae.yaml --out runs/vae-run
+	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node 2 -m omnialpha train vae configs/micro/vae.yaml --threads 1 --out runs/vae-run
 	$(PY) -m omnialpha train cache configs/micro/cache.yaml --out runs/cache
-	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node 2 -m omnialpha train transformer configs/micro/transformer.yaml --out runs/micro --threads 1
+	OMP_NUM_THREADS=1 $(PY) -m omnialpha train transformer configs/micro/transformer.yaml --threads 1 --out runs/micro
 	@echo "The checkpoint is runs/micro/checkpoint; python -m omnialpha demo --checkpoint runs/micro/checkpoint"
+
+experiments: $(READY) ## train and measure what docs/experiments.md reports, with what `make micro` made (hours)
+	PYTHONPATH=. $(PY) tools/experiments.py
 
 pictures: $(READY) ## remake the pictures of the README with the built-in checkpoint
 	$(PY) tools/make_pictures.py

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from . import __version__, cli_data, cli_train
+from . import __version__, cli_data, cli_evaluate, cli_train
 from .errors import OmniAlphaError, OmniAlphaWarning
 from .tasks import ROLES, TASKS, by_family
 
@@ -123,6 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     for module in (cli_data, cli_train):
         module.add_commands(commands)
+    cli_evaluate.add_commands(commands, _size)
     return parser
 
 

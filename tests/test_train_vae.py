@@ -17,12 +17,13 @@ from making import edit_records, make_triplets
 
 from omnialpha.cli import main
 from omnialpha.config import read_config
+from omnialpha.data.examples import read_rgba, to_layer
 from omnialpha.data.records import read_records
 from omnialpha.errors import OmniAlphaError
 from omnialpha.train.config import DataPart
 from omnialpha.train.vae import build_vae, open_vae, train_vae
 from omnialpha.train.vae_config import VAEConfig
-from omnialpha.train.vae_data import Pictures, blend_some, cover, hide_some
+from omnialpha.train.vae_data import Pictures, blend_some, cover, draw_window, hide_some
 from omnialpha.train.vae_measure import measure_vae
 from omnialpha.train.vae_terms import Step, encode, round_trip, weighted_sum
 from omnialpha.vae import load_vae, single_frame
@@ -53,7 +54,8 @@ def first_run(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")
     data = config(
         dataset, steps=24, optimizer="muon", held_out=str(dataset), sheet_every=24, accumulate=2, workers=1,
-        loss={"composite_l1": 1.0, "kl": 1e-4, "adversarial": 0.1}, critic={"start": 20, "width": 8, "layers": 2},
+        loss={"composite_l1": 1.0, "kl": 1e-4, "adversarial": 0.1, "objects": 1.0}, batch=4, decoded=0.5,
+        critic={"start": 20, "width": 8, "layers": 2},
     )  # fmt: skip
     said = []
     train_vae(read(folder, data), folder / "run", say=said.append)
@@ -148,7 +150,8 @@ def test_pictures_are_cropped_and_not_stretched():
     middle = cover(wide, (16, 16))
     assert middle.shape == (4, 16, 16)
     assert (middle[0, :, :7] > 0.99).all() and (middle[0, :, 9:] < 0.01).all(), "half white, half black"
-    lefts = {float(cover(wide, (32, 32), np.random.default_rng(seed))[0].mean()) for seed in range(8)}
+    windows = [draw_window((32, 64), (32, 32), np.random.default_rng(seed)) for seed in range(8)]
+    lefts = {float(cover(wide, (32, 32), window)[0].mean()) for window in windows}
     assert len(lefts) > 2
 
 
@@ -161,6 +164,23 @@ def test_pictures_are_a_function_of_seed_number_and_process(dataset):
     ahead = VAEConfig((DataPart(str(dataset), split=None),), 1, sizes=own.sizes, batch=4, workers=1)
     for plain, read_ahead in zip(first.batches(range(2, 4)), Pictures(ahead).batches(range(2, 4))):
         assert torch.equal(plain.shown, read_ahead.shown) and torch.equal(plain.truth, read_ahead.truth)
+
+
+def test_pictures_say_where_their_object_is(dataset):
+    """The same window of the foreground's alpha as of the picture."""
+    settings = {"sizes": ((32, 32),), "batch": 4, "hidden": 0.0, "blend": 0.0}
+    loss = {"composite_l1": 1.0, "objects": 1.0}
+    one = (DataPart(str(dataset), split="test"),)
+    for role in ("foreground", "background", "guide"):
+        drawn = Pictures(VAEConfig(one, 1, mix={role: 1.0}, loss=loss, **settings))[0]
+        wanted = {"foreground": drawn.truth[:, 3], "background": torch.zeros(4, 32, 32)}.get(role)
+        assert drawn.objects.isnan().all() if wanted is None else torch.equal(drawn.objects, wanted)
+    drawn = Pictures(VAEConfig(one, 1, mix={"composite": 1.0}, loss=loss, **settings))[0]
+    whole = to_layer(read_rgba(read_records(dataset).of_split("test")[0].pictures["foreground"]))
+    windows = [cover(whole, (32, 32), (0, 0))[3]] * 4  # a square picture, halved, has one window only
+    assert torch.allclose(drawn.objects, torch.stack(windows)) and 0.05 < drawn.objects.mean() < 0.95
+    unasked = Pictures(VAEConfig(one, 1, mix={"composite": 1.0}, **settings))[0]
+    assert unasked.objects.isnan().all() and torch.equal(unasked.truth, drawn.truth), "the same pictures either way"
 
 
 def test_unreadable_pictures_are_named_and_replaced(tmp_path, caplog):
@@ -183,7 +203,9 @@ def test_unreadable_pictures_are_named_and_replaced(tmp_path, caplog):
 def test_a_run_learns_and_can_be_loaded(first_run, dataset):
     run, said = first_run
     log = lines(run)
-    assert log[-1]["loss/composite_l1"] < log[0]["loss/composite_l1"]
+    for term in ("loss/composite_l1", "loss/objects"):
+        first, last = (sum(line[term] for line in part) for part in (log[:8], log[-8:]))
+        assert last < first, term
     assert "loss/adversarial" not in log[19] and {"loss/adversarial", "loss/critic", "norm"} <= set(log[20])
     vae = load_vae(run / "vae")
     assert vae.config.latents_std != [1.0] * 16 and max(map(abs, vae.config.latents_mean)) > 0

@@ -1,5 +1,7 @@
 """Losses of the RGBA VAE against what they have to be, who gets which gradient, and the networks that judge."""
 
+import math
+
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -10,8 +12,8 @@ from safetensors.torch import save_file
 from omnialpha.errors import OmniAlphaError
 from omnialpha.train import vae_losses as losses
 from omnialpha.train.vae import build_vae, freeze
-from omnialpha.train.vae_critics import CHANNELS, VGG16, PatchDiscriminator, Perceptual
-from omnialpha.train.vae_terms import Step, adversarial, decode, discrimination, round_trip, weighted_sum
+from omnialpha.train.vae_critics import CHANNELS, VGG16, ObjectReader, PatchDiscriminator, Perceptual
+from omnialpha.train.vae_terms import TERMS, Step, adversarial, decode, discrimination, round_trip, weighted_sum
 from omnialpha.vae import single_frame
 
 
@@ -117,6 +119,28 @@ def test_the_critic_learns_without_the_vae(judged):
     discrimination(critic, step).backward()
     assert all(param.grad is not None for param in critic.parameters())
     assert all(param.grad is None for param in vae.parameters())
+
+
+def test_objects_are_read_off_latents_where_they_are_known():
+    torch.manual_seed(0)
+    reader = ObjectReader()
+    alpha = torch.rand(3, 16, 24)
+    alpha[1] = math.nan
+    latents = torch.randn(3, 16, 1, 2, 3, requires_grad=True)
+    step = Step(alpha[:, None], None, None, None, objects=alpha, latents=latents, reader=reader)
+    read = reader(latents)
+    wanted = (read[[0, 2]] - alpha[[0, 2]]).square().mean()
+    term = TERMS["objects"](step)
+    assert read.shape == alpha.shape and torch.allclose(term, wanted)
+    term.backward()
+    assert latents.grad[0].abs().sum() > 0 == latents.grad[1].abs().sum()
+    step.objects = torch.full_like(alpha, math.nan)
+    assert TERMS["objects"](step) == 0
+    # A latent pixel speaks for its own 8 x 8 pixels alone.
+    other = latents.detach().clone()
+    other[:, :, :, 0, 0] += 1
+    moved = (reader(other) - reader(latents)).abs() > 1e-6
+    assert moved[:, :8, :8].any() and not moved[:, 8:].any() and not moved[:, :, 8:].any()
 
 
 def test_alpha_beyond_one_still_gets_a_gradient():

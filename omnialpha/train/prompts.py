@@ -10,6 +10,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from types import MethodType
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,10 @@ class PromptEncoder:
         self.model, self.tokenizer = text_encoder.model, tokenizer
         self.image_id = text_encoder.config.image_token_id
         self.vision = text_encoder.config.vision_config
+        # The kernel of this convolution is as large as its step, so it is a matrix product. On a CPU the product's
+        # backward pass is many times faster, and the convolution's took a fifth of a training step of micro.
+        embed = self.model.visual.patch_embed
+        embed.forward = MethodType(_embed_patches, embed)
         self.tokens: dict[tuple[str, int], list[int]] = {}
 
     def __call__(self, instructions: Sequence[str], seen: Sequence[torch.Tensor]):
@@ -88,6 +93,11 @@ class PromptEncoder:
             tokens = getattr(seen_tokens, "pooler_output", seen_tokens)  # transformers 4 gives the tensor itself
             parts.append(tokens.view(len(pictures), rows * columns, -1))
         return torch.cat(parts, dim=1).flatten(0, 1)
+
+
+def _embed_patches(self, patches: torch.Tensor) -> torch.Tensor:
+    """Forward of transformers' Qwen2_5_VisionPatchEmbed: [patches, channels x frames x side x side] -> [patches, D]."""
+    return F.linear(patches.to(self.proj.weight.dtype), self.proj.weight.flatten(1), self.proj.bias)
 
 
 class CachedPrompts:

@@ -29,10 +29,10 @@ from .run import Run, refuse_another
 from .schedule import Average, rate, set_rate
 from .state import write_json, write_tensors
 from .vae_config import VAEConfig
-from .vae_critics import PatchDiscriminator, Perceptual
+from .vae_critics import ObjectReader, PatchDiscriminator, Perceptual
 from .vae_data import Pictures
 from .vae_measure import measurable, measure_vae
-from .vae_terms import ADVERSARIAL, Step, adversarial, discrimination, round_trip, weighted_sum
+from .vae_terms import ADVERSARIAL, Step, adversarial, decode, discrimination, encode, round_trip, sample, weighted_sum
 
 CHECKED = 64  # held-out records that are measured before and after
 COUNTED = 24  # batches that the latents' mean and deviation are taken from
@@ -63,30 +63,37 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
     critic = None
     if weights.get(ADVERSARIAL):
         critic = PatchDiscriminator(config.critic.width, config.critic.layers).to(accelerator.device)
-    optimizers = make_optimizers(vae, critic, config)
+    reader = ObjectReader().to(accelerator.device) if weights.get("objects") else None
+    helpers = {name: part for name, part in (("critic", critic), ("reader", reader)) if part}
+    optimizers = make_optimizers(vae, helpers, config)
     average = Average(list(vae.named_parameters()), config.ema)
     with accelerator.main_process_first():
         run = Run(
-            out, to_dict(config), modules={"vae": vae, **({"critic": critic} if critic else {})},
+            out, to_dict(config), modules={"vae": vae, **helpers},
             optimizers=optimizers, average=average, steps=config.steps, save_every=config.save_every,
             log_every=config.log_every, main=accelerator.is_main_process,
         )  # fmt: skip
     report = Report(out / "training.json", config, held_out)
     if accelerator.is_main_process and run.step == 0:
         say(report.add("before", vae))
-    params = [param for _, param in average.named]
+    params = [param for _, param in average.named] + (list(reader.parameters()) if reader else [])
+    decoded_part = max(1, round(config.batch * config.decoded))
     batches = pictures.batches(range(run.step * config.accumulate, config.steps * config.accumulate))
     judged = config.critic.start if critic else math.inf
     for step in run.loop():
         set_rate(list(optimizers.values()), rate(step, config.steps, config.schedule, config.warm, config.hold))
         for part in range(config.accumulate):
             generator = noise_generator(config.seed, step, accelerator.process_index, part)
-            shown, truth, _ = next(batches)
-            colour = torch.rand(len(truth), 3, 1, 1, generator=generator).to(accelerator.device)
+            shown, truth, objects, _ = next(batches)
+            colour = torch.rand(decoded_part, 3, 1, 1, generator=generator).to(accelerator.device)
             with accelerator.autocast():
-                decoded, posterior = round_trip(vae, shown.to(accelerator.device), generator)
-                state = Step(truth.to(accelerator.device), decoded, posterior, colour,
-                             (config.background.mean, config.background.square), reference, perceptual)  # fmt: skip
+                posterior = encode(vae, shown.to(accelerator.device))
+                latents = sample(posterior, generator)
+                state = Step(
+                    truth[:decoded_part].to(accelerator.device), decode(vae, latents[:decoded_part]), posterior, colour,
+                    objects.to(accelerator.device), latents, reader,
+                    (config.background.mean, config.background.square), reference, perceptual,
+                )  # fmt: skip
                 total, parts = weighted_sum(state, weights)
                 if step >= judged:
                     term = adversarial(critic, state, total, vae.decoder.conv_out.weight)
@@ -159,8 +166,10 @@ def freeze(vae: nn.Module, decoder_only: bool) -> None:
             param.requires_grad_(False)
 
 
-def make_optimizers(vae: nn.Module, critic: nn.Module | None, config: VAEConfig) -> dict[str, torch.optim.Optimizer]:
-    """AdamW; or Muon for inner convolutions and AdamW for the rest; and AdamW for the discriminator."""
+def make_optimizers(
+    vae: nn.Module, helpers: dict[str, nn.Module], config: VAEConfig
+) -> dict[str, torch.optim.Optimizer]:
+    """AdamW; or Muon for inner convolutions and AdamW for the rest; and AdamW for what helps to train, by its name."""
     named = [(name, param) for name, param in vae.named_parameters() if param.requires_grad]
     outer = ("conv_in", "decoder.conv_out", "quant_conv", "norm")
     inner = {
@@ -172,8 +181,9 @@ def make_optimizers(vae: nn.Module, critic: nn.Module | None, config: VAEConfig)
     if inner:
         matrices = [param for name, param in named if name in inner]
         optimizers["muon"] = Muon(matrices, lr=config.muon_lr, weight_decay=0.0)
-    if critic:
-        optimizers["critic"] = torch.optim.AdamW(critic.parameters(), lr=config.critic.lr, betas=config.betas)
+    for name, part in helpers.items():
+        lr = config.critic.lr if name == "critic" else config.lr
+        optimizers[name] = torch.optim.AdamW(part.parameters(), lr=lr, betas=config.betas)
     return optimizers
 
 

@@ -70,6 +70,8 @@ class VAEConfig:
         channels: 4; or 3 for an RGB VAE from nothing.
         decoder_only: leave the encoder, and so all latents, as they are.
         batch: pictures in a forward pass.
+        decoded: share of them that is decoded too. Terms that look at latents alone see all: with `objects`, encoding
+            many and decoding few is cheaper.
         accumulate: forward passes to a step.
         seed: of the pictures, the noise and the initialisation.
         optimizer: "adamw", or "muon" for inner convolutions with AdamW for the rest.
@@ -101,6 +103,7 @@ class VAEConfig:
     channels: int = 4
     decoder_only: bool = False
     batch: int = 8
+    decoded: float = 1.0
     accumulate: int = 1
     seed: int = 0
     optimizer: str = "adamw"
@@ -161,6 +164,7 @@ class VAEConfig:
                          f"{least} or more: a VAE from nothing starts by carrying its channels with both signs"),
             "steps": (self.steps >= 1, "1 or more"),
             "batch": (self.batch >= 1, "1 or more"),
+            "decoded": (0 < self.decoded <= 1, "a share above 0"),
             "accumulate": (self.accumulate >= 1, "1 or more"),
             "workers": (self.workers >= 0, "0 or more"),
         }  # fmt: skip

@@ -42,6 +42,22 @@ class PatchDiscriminator(nn.Sequential):
         return self(torch.cat([over_colour(pictures, colour), pictures[:, 3:]], 1) * 2 - 1).float()
 
 
+class ObjectReader(nn.Module):
+    """Reads an object's alpha off latents: one linear map from each latent pixel to the 8x8 pixels it stands for.
+
+    It is as simple as can be, so that what it can read lies open for the transformer, whose tokens are such pixels.
+    Used while training only.
+    """
+
+    def __init__(self, channels: int = 16, side: int = 8):
+        super().__init__()
+        self.side, self.map = side, nn.Conv2d(channels, side * side, 1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """[n, 16, 1, h, w] -> alpha [n, 8h, 8w], not clamped, float32."""
+        return F.pixel_shuffle(self.map(latents[:, :, 0]).float(), self.side)[:, 0]
+
+
 class Perceptual(nn.Module):
     """LPIPS: the distance of two pictures in VGG16's features (Zhang et al. 2018). The weights are a local file.
 

@@ -27,13 +27,18 @@ TRIES = 20  # unreadable pictures in a row before the data counts as broken
 
 
 class Drawn(NamedTuple):
-    """A batch: what the encoder is shown and what should come out, [n, 4, h, w] each, and (record, reason) of failures.
+    """A batch of n pictures.
 
-    The two differ in what lies hidden under alpha 0.
+    Attributes:
+        shown: what the encoder is shown, [n, 4, h, w].
+        truth: what should come out; the two differ in what lies hidden under alpha 0.
+        objects: alpha of the object in each picture, [n, h, w]; NaN throughout where nobody says.
+        broken: (record, reason) of pictures that could not be read.
     """
 
     shown: Tensor
     truth: Tensor
+    objects: Tensor
     broken: list[tuple[str, str]]
 
 
@@ -69,9 +74,9 @@ class Pictures(Dataset):
         rng = np.random.default_rng([self.config.seed, number, self.process])
         size = tuple(self.config.sizes[number % len(self.config.sizes)])
         broken: list[tuple[str, str]] = []
-        pictures = torch.stack([self._picture(rng, size, broken) for _ in range(self.config.batch)])
-        truth = blend_some(pictures, self.config.blend, rng)
-        return Drawn(hide_some(truth, self.config.hidden, rng), truth, broken)
+        pictures, objects = zip(*(self._picture(rng, size, broken) for _ in range(self.config.batch)))
+        truth = blend_some(torch.stack(pictures), self.config.blend, rng)
+        return Drawn(hide_some(truth, self.config.hidden, rng), truth, torch.stack(objects), broken)
 
     def batches(self, numbers: range) -> Iterator[Drawn]:
         """Those batches in turn, read ahead by the configuration's workers."""
@@ -86,15 +91,28 @@ class Pictures(Dataset):
                 named.add(record)
             yield drawn
 
-    def _picture(self, rng: np.random.Generator, size: tuple[int, int], broken: list[tuple[str, str]]) -> Tensor:
+    def _picture(self, rng: np.random.Generator, size: tuple[int, int], broken: list[tuple[str, str]]):
+        """(picture [4, h, w], alpha of its object [h, w])."""
         for _ in range(TRIES):
             role = list(self.by_role)[rng.choice(len(self.by_role), p=self.shares)]
             record = self.by_role[role][rng.integers(len(self.by_role[role]))]
             try:
-                return cover(to_layer(_pixels(record, role, rng)), size, rng)
+                return self._with_object(record, role, size, rng)
             except OmniAlphaError as error:
                 broken.append((record.id, str(error)))
         raise OmniAlphaError(f"{TRIES} pictures in a row cannot be read; the last problem: {broken[-1][1]}")
+
+    def _with_object(self, record: Record, role: str, size: tuple[int, int], rng: np.random.Generator):
+        pixels = _pixels(record, role, rng)
+        window = draw_window(pixels.shape[:2], size, rng)
+        picture, unknown = cover(to_layer(pixels), size, window), torch.full(size, math.nan)
+        if role == "foreground":
+            return picture, picture[3]
+        if role == "background":
+            return picture, torch.zeros(size)
+        if role == "composite" and self.config.loss.get("objects") and isinstance(record, Triplet):
+            return picture, cover(to_layer(read_rgba(record.pictures["foreground"])), size, window)[3]
+        return picture, unknown
 
 
 def _having(records: list[Record], role: str) -> list[Record]:
@@ -119,12 +137,22 @@ def _pixels(record: Triplet | Stack, role: str, rng: np.random.Generator) -> np.
     return read_rgba(record.pictures[role])
 
 
-def cover(layer: Tensor, size: tuple[int, int], rng: np.random.Generator | None = None) -> Tensor:
-    """A layer [4, H, W] scaled until it covers `size` (h, w), and cropped to it, at random or in the middle."""
-    scale = max(wanted / side for wanted, side in zip(size, layer.shape[1:]))
-    layer = resize(layer, tuple(math.ceil(side * scale - 1e-6) for side in layer.shape[1:]))
-    spare = [side - wanted for wanted, side in zip(size, layer.shape[1:])]
-    top, left = (rng.integers(length + 1) if rng else length // 2 for length in spare)
+def covering(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a picture of `shape` when it is scaled until it covers `size`."""
+    scale = max(wanted / side for wanted, side in zip(size, shape))
+    return tuple(math.ceil(side * scale - 1e-6) for side in shape)
+
+
+def draw_window(shape: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    """(top, left) of a random crop of `size` from a picture of `shape` that is scaled to cover it."""
+    return tuple(int(rng.integers(side - wanted + 1)) for side, wanted in zip(covering(shape, size), size))
+
+
+def cover(layer: Tensor, size: tuple[int, int], window: tuple[int, int] | None = None) -> Tensor:
+    """A layer [4, H, W] scaled until it covers `size` (h, w), and cropped to it from `window` on, or in the middle."""
+    scaled = covering(tuple(layer.shape[1:]), size)
+    layer = resize(layer, scaled)
+    top, left = window or ((side - wanted) // 2 for side, wanted in zip(scaled, size))
     return layer[:, top : top + size[0], left : left + size[1]].clamp(0, 1)
 
 

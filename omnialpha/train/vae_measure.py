@@ -12,15 +12,12 @@ from torch import Tensor, nn
 from ..data.examples import read_rgba, to_layer
 from ..data.records import Record, Triplet, read_records
 from ..errors import OmniAlphaError
+from ..metrics import NINE
 from .vae_data import cover
 from .vae_losses import over_colour
 from .vae_terms import round_trip
 
 BATCH = 8
-# Black, white, grey, the three primaries and their complements, in [0, 1].
-NINE = torch.tensor([
-    [0, 0, 0], [1, 1, 1], [0.5, 0.5, 0.5], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0],
-])  # fmt: skip
 
 
 def measurable(records: Sequence[Record], where: Path | str | None) -> list[Triplet]:

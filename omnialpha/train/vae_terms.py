@@ -23,6 +23,9 @@ class Step:
         decoded: the same after the round trip, not clamped.
         posterior: of the latents, float32.
         colour: [n, 3, 1, 1], a random colour for each picture.
+        objects: alpha [N, h, w] of the object in each of the N >= n pictures that were encoded; NaN where nobody says.
+        latents: of all N pictures, sampled, [N, 16, 1, h/8, w/8].
+        reader: `vae_critics.ObjectReader`; None without the term `objects`.
         background: E[b] and E[b^2] of `losses.expected_composite`, per channel.
         reference: a frozen VAE that encodes as the RGB one; None without.
         perceptual: `Perceptual`; None without weights.
@@ -32,6 +35,9 @@ class Step:
     decoded: Tensor
     posterior: object
     colour: Tensor
+    objects: Tensor | None = None
+    latents: Tensor | None = None
+    reader: nn.Module | None = None
     background: tuple = (losses.MEAN_B, losses.SQUARE_B)
     reference: nn.Module | None = None
     perceptual: Perceptual | None = None
@@ -44,7 +50,15 @@ def _reference_kl(step: Step) -> Tensor:
         return step.truth.new_zeros(())
     with torch.no_grad():
         wanted = encode(step.reference, step.truth[opaque])
-    return losses.reference_kl(type(step.posterior)(step.posterior.parameters[opaque]), wanted)
+    return losses.reference_kl(type(step.posterior)(step.posterior.parameters[: len(opaque)][opaque]), wanted)
+
+
+def _objects(step: Step) -> Tensor:
+    """Squared error of the alpha that the latents alone give away."""
+    known = ~step.objects.isnan().flatten(1).any(1)
+    if not known.any():
+        return step.latents.new_zeros(())
+    return (step.reader(step.latents[known]) - step.objects[known]).square().mean()
 
 
 TERMS: dict[str, Callable[[Step], Tensor]] = {
@@ -54,6 +68,7 @@ TERMS: dict[str, Callable[[Step], Tensor]] = {
     "perceptual": lambda step: step.perceptual(step.decoded, step.truth, (step.colour, 1 - step.colour)),
     "kl": lambda step: losses.kl(step.posterior),
     "reference_kl": _reference_kl,
+    "objects": _objects,
 }
 PICTURE_TERMS = ("expected_composite", "composite_l1")  # those that alone tell what a picture has to be
 
@@ -99,10 +114,13 @@ def decode(vae: nn.Module, latent: Tensor) -> Tensor:
     return decoded if decoded.shape[1] == 4 else torch.cat([decoded, torch.ones_like(decoded[:, :1])], 1)
 
 
-def round_trip(vae: nn.Module, pictures: Tensor, generator: torch.Generator | None = None):
-    """(decoded, posterior): with a generator (of the CPU) the latent is sampled, else it is the mean."""
+def sample(posterior, generator: torch.Generator) -> Tensor:
+    """Latents drawn from a posterior with noise from a generator of the CPU."""
+    mean = posterior.mode()
+    return mean + posterior.std * torch.randn(mean.shape, generator=generator).to(mean)
+
+
+def round_trip(vae: nn.Module, pictures: Tensor):
+    """(decoded, posterior), through the posterior's mean."""
     posterior = encode(vae, pictures)
-    latent = posterior.mode()
-    if generator is not None:
-        latent = latent + posterior.std * torch.randn(latent.shape, generator=generator).to(latent)
-    return decode(vae, latent), posterior
+    return decode(vae, posterior.mode()), posterior

@@ -1,0 +1,1 @@
+"""Measuring checkpoints, pictures and baselines against the known truth."""

@@ -1,0 +1,88 @@
+"""Cases: one task on one record, with the truth; a pure function of the record and the seed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from ..data.examples import Example, SizeRule, derive
+from ..data.records import Record
+from ..layers import resize
+from ..settings import Settings
+from ..tasks import TASKS
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One task on one record.
+
+    Attributes:
+        record: its id.
+        task: id of a task, or "supervised" or "stack".
+        instruction, text: see `data.examples.Example`.
+        inputs, targets: layers [4, H, W]; targets back to front.
+        seed: of the evaluation.
+    """
+
+    record: str
+    task: str
+    instruction: str
+    text: str
+    inputs: list[Tensor]
+    targets: list[Tensor]
+    seed: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each target."""
+        if self.task in TASKS:
+            return TASKS[self.task].targets
+        return tuple(f"layer-{k + 1}" for k in range(len(self.targets)))
+
+
+def make_case(record: Record, task: str, seed: int) -> Case:
+    """The case of a record; guides depend on the record's id and the seed alone, and captions are always given.
+
+    Raises:
+        OmniAlphaError: the record cannot serve the task, or a picture cannot be read.
+    """
+    example: Example = derive(record, task, np.random.default_rng(_number(seed, record.id)), caption_rate=1)
+    return Case(record.id, task, example.instruction, example.text, example.inputs, example.targets, seed)
+
+
+def draw_answer(pipeline, case: Case, sample: int = 0, **options) -> list[Tensor]:
+    """A checkpoint's answer, in the size of the truth.
+
+    Args:
+        pipeline: `pipeline.OmniAlphaPipeline`.
+        sample: its number; each has noise of its own, and that depends on the record's id and the seed besides.
+        options: `steps`, `guidance` and `size`, see the pipeline.
+
+    Raises:
+        OmniAlphaError: see the pipeline.
+    """
+    noise = _number(case.seed, f"{case.record}/{sample}")
+    if case.task in TASKS:
+        guide = case.inputs[1][0] if TASKS[case.task].guide_role else None
+        ask = {"task": case.task, "images": case.inputs[:1], "guide": guide, "text": case.text}
+        if not case.inputs and not options.get("size"):
+            options["size"] = _working_size(pipeline.settings, case)
+    else:
+        ask = {"instruction": case.instruction, "images": case.inputs, "num_targets": len(case.targets)}
+    layers = pipeline(**ask, seed=noise, **options)
+    pairs = zip(layers, case.targets)
+    return [layer if layer.shape == true.shape else resize(layer, true.shape[1:]) for layer, true in pairs]
+
+
+def _working_size(settings: Settings, case: Case) -> tuple[int, int]:
+    """(H, W) for layers drawn from words alone: the truth's shape, at the checkpoint's pixel budget."""
+    rule = SizeRule(settings.pixel_budget, settings.size_multiple)
+    return rule.size(*case.targets[0].shape[1:], len(case.targets))
+
+
+def _number(seed: int, name: str) -> int:
+    """A number below 2**64 that belongs to a seed and a name."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big")

@@ -1,0 +1,240 @@
+"""Tables and plots of docs/experiments.md from docs/experiments/results.json, see experiments.py.
+
+A table stands between <!-- name --> and <!-- /name -->; what nobody has measured yet leaves its place as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from omnialpha.evaluation.measures import Measure, deciding, is_open, measure
+from omnialpha.tasks import FAMILIES, TASKS
+
+PAGE, PLOTS = Path("docs/experiments.md"), Path("docs/experiments")
+TEST = "data/test"
+# tables that have a plot -> what it shows
+PICTURES = {
+    "rope": "MSRoPE-BiL against 2D positions",
+    "interference": "What leaving a family out does to the others",
+    "stacks": "Quality by number of layers",
+}
+
+Results = Mapping[str, dict]
+
+
+def write(results: Results) -> None:
+    """Put every table that can be made into the page, and draw its plot."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name, make in TABLES.items():
+        table = make(results)
+        if table:
+            if name in PICTURES:
+                table += f"\n\n![{PICTURES[name]}](experiments/{name}.png)"
+            before, after = text.split(f"<!-- {name} -->\n")[0], text.split(f"<!-- /{name} -->")[1]
+            text = f"{before}<!-- {name} -->\n{table}\n<!-- /{name} -->{after}"
+            print(f"{name}\n{table}\n")
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; empty without rows."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) if rows else ""
+
+
+def over_seeds(results: Results, run: str, data: str, task: str, name: str) -> list[float]:
+    """A measure of every seed of a run, in the seeds' order."""
+    names = sorted(key for key in results if re.fullmatch(re.escape(run) + r"-\d+", key))
+    return [results[key][data][task]["model"][name][0] for key in names if task in results[key].get(data, {})]
+
+
+def words(values: Sequence[float], factor: float = 1) -> str:
+    """Mean and standard deviation over seeds."""
+    if not values:
+        return "-"
+    spread = f" ± {stdev(values) * factor:.2g}" if len(values) > 1 else ""
+    return f"{fmean(values) * factor:.3g}{spread}"
+
+
+def verdict(ours: Sequence[float], theirs: Sequence[float], row: Measure) -> str:
+    """Which is better: said only where the means differ by more than both spreads together."""
+    if len(ours) < 2 or len(theirs) < 2:
+        return "-"
+    gain = (fmean(ours) - fmean(theirs)) * (1 if row.higher_is_better else -1)
+    return ("yes" if gain > 0 else "no") if abs(gain) > stdev(ours) + stdev(theirs) else "no difference"
+
+
+def rows_of(tasks) -> list[tuple[str, Measure]]:
+    """(task, measure) for every measure that decides."""
+    return [(task, measure(name, task)) for task in tasks for name in deciding(task)]
+
+
+def arrow(row: Measure) -> str:
+    """What the measure is called, and which way is better."""
+    return f"{row.words} {'↑' if row.higher_is_better else '↓'}"
+
+
+def compare(results: Results, tasks, runs: Mapping[str, Callable[[str], str]], asked: str, ours: str, theirs: str):
+    """A table of runs side by side: one row per task and measure, and a verdict about two of them."""
+    rows = []
+    for task, row in rows_of(tasks):
+        found = {title: over_seeds(results, run(task), TEST, task, row.name) for title, run in runs.items()}
+        if found[ours] and found[theirs]:
+            cells = [words(values, row.factor) for values in found.values()]
+            rows.append([task, arrow(row), *cells, verdict(found[ours], found[theirs], row)])
+    return markdown(["task", "measure", *runs, asked], rows)
+
+
+def vae(results: Results) -> str:
+    """Experiment 1."""
+    names = {"nine_psnr": "nine colours, PSNR dB ↑", "colour_psnr": "colour alone, PSNR dB ↑",
+             "alpha_mse": "alpha MSE ×1000 ↓", "opaque_psnr": "opaque pictures, PSNR dB ↑"}  # fmt: skip
+    runs = [value for key, value in sorted(results.items()) if key.startswith("vae-opaque")]
+    rows = []
+    for when, title in (("before", "opaque initialisation"), ("after", "after fine-tuning")):
+        found = [next(iter(run[when].values())) for run in runs]
+        if found:
+            factor = {"alpha_mse": 1000}
+            cells = [words([one[name] for one in found], factor.get(name, 1)) for name in names]
+            rows.append([title, *cells])
+    return markdown(["VAE", *names.values()], rows)
+
+
+def rope(results: Results) -> str:
+    """Experiment 2."""
+    tasks = [task for task in TASKS if len(TASKS[task].inputs) + len(TASKS[task].targets) > 1]
+    runs = {"MSRoPE-BiL": lambda task: "joint", "2D (z = 0)": lambda task: "flat"}
+    table = compare(results, tasks, runs, "layer axis better?", *runs)
+    pairs = [(task, row) for task, row in rows_of(tasks) if not is_open(task)]
+    bars = {title: [over_seeds(results, run(task), TEST, task, row.name) for task, row in pairs]
+            for title, run in runs.items()}  # fmt: skip
+    if table:
+        _bars("rope", [(f"{task}\n{row.words}", row.factor) for task, row in pairs], bars)
+    return table
+
+
+def joint(results: Results) -> str:
+    """Experiment 3: joint training against single-task models."""
+    singles = [task for task in TASKS if any(key.startswith(f"single-{task}-") for key in results)]
+    runs = {
+        "single task": lambda task: f"single-{task}",
+        "21 tasks, equal steps": lambda task: "joint",
+        "21 tasks, equal total compute": lambda task: "joint-long",
+    }
+    return compare(results, singles, runs, "joint better at equal total compute?",
+                   "21 tasks, equal total compute", "single task")  # fmt: skip
+
+
+def interference(results: Results) -> str:
+    """Experiment 3: what leaving a family out does to the others, in per cent, mean over their measures."""
+    changes: dict[tuple[str, str], list[float]] = {}
+    for left_out in FAMILIES:
+        for task, row in rows_of(TASKS):
+            whole = over_seeds(results, "joint", TEST, task, row.name)
+            without = over_seeds(results, f"without-{left_out}", TEST, task, row.name)
+            if whole and without and TASKS[task].family != left_out:
+                sign = 1 if row.higher_is_better else -1
+                change = 100 * sign * (fmean(without) - fmean(whole)) / abs(fmean(whole))
+                changes.setdefault((left_out, TASKS[task].family), []).append(change)
+    rows = [
+        [left_out, *(f"{fmean(found):+.1f} %" if (found := changes.get((left_out, family))) else "-"
+                     for family in FAMILIES)]
+        for left_out in FAMILIES
+        if any(key[0] == left_out for key in changes)
+    ]  # fmt: skip
+    if rows:
+        _heat("interference", {key: fmean(found) for key, found in changes.items()})
+    return markdown(["left out", *FAMILIES], rows)
+
+
+def stacks(results: Results) -> str:
+    """Experiment 4."""
+    data = sorted({name for key in results if key.startswith("stack") for name in results[key]})
+    row, rows, lines = measure("layers_nine_psnr", "stack"), [], {"MSRoPE-BiL": [], "2D (z = 0)": []}
+    for name in data:
+        layers = int(name.split("-")[1])
+        ours, flat = (over_seeds(results, run, name, "stack", row.name) for run in ("stack", "stack-flat"))
+        for values, line in zip((ours, flat), lines.values()):
+            line.append((layers + 1, values))
+        seen = "yes" if layers <= 3 else "no"
+        rows.append([str(layers + 1), seen, words(ours), words(flat), verdict(ours, flat, row)])
+    if rows:
+        _curves("stacks", lines, row.words)
+    return markdown(["layers in the sequence", "seen in training", *(f"{name}, {arrow(row)}" for name in lines),
+                     "layer axis better?"], rows)  # fmt: skip
+
+
+def cross(results: Results) -> str:
+    """Experiment 5."""
+    found, rows = results.get("cross", {}), []
+    if not found:
+        return ""
+    for task, row in rows_of(task for task in TASKS if not is_open(task)):
+        cells = []
+        for data in found:
+            methods = found[data][task]
+            naive = next(name for name in ("copy", "opaque") if name in methods)
+            cells += [words([methods[name][row.name][0]], row.factor) for name in ("model", naive)]
+        rows.append([task, arrow(row), *cells])
+    return markdown(["task", "measure", "micro, home", "naive, home", "micro, away", "naive, away"], rows)
+
+
+TABLES = {"vae": vae, "rope": rope, "joint": joint, "interference": interference, "stacks": stacks, "cross": cross}
+
+
+def _figure(width: float, height: float):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=(width, height), layout="constrained")
+
+
+def _save(figure, name: str) -> None:
+    PLOTS.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PLOTS / f"{name}.png", dpi=80)
+
+
+def _bars(name: str, titles: Sequence[tuple[str, float]], bars: Mapping[str, list[list[float]]]) -> None:
+    figure, axes = _figure(11, 4.5)
+    width = 0.8 / len(bars)
+    for k, (title, groups) in enumerate(bars.items()):
+        heights = [fmean(values) * factor for values, (_, factor) in zip(groups, titles)]
+        spread = [stdev(values) * factor if len(values) > 1 else 0 for values, (_, factor) in zip(groups, titles)]
+        axes.bar([i + k * width for i in range(len(titles))], heights, width, yerr=spread, capsize=2, label=title)
+    axes.set_xticks([i + 0.2 for i in range(len(titles))], [title for title, _ in titles], rotation=60, ha="right",
+                    fontsize=7)  # fmt: skip
+    axes.set_yscale("log")
+    axes.legend()
+    _save(figure, name)
+
+
+def _heat(name: str, values: Mapping[tuple[str, str], float]) -> None:
+    figure, axes = _figure(6, 4.5)
+    grid = [[values.get((row, column), float("nan")) for column in FAMILIES] for row in FAMILIES]
+    most = max(abs(value) for value in values.values())
+    axes.imshow(grid, cmap="RdYlGn", vmin=-most, vmax=most)
+    for (row, column), value in values.items():
+        axes.text(FAMILIES.index(column), FAMILIES.index(row), f"{value:+.1f}", ha="center", va="center")
+    axes.set_xticks(range(len(FAMILIES)), FAMILIES, rotation=30, ha="right")
+    axes.set_yticks(range(len(FAMILIES)), [f"without {family}" for family in FAMILIES])
+    axes.set_title("change of the other families, %; above 0 is better")
+    _save(figure, name)
+
+
+def _curves(name: str, lines: Mapping[str, list[tuple[int, list[float]]]], title: str) -> None:
+    figure, axes = _figure(6, 4)
+    for label, points in lines.items():
+        points = [(x, values) for x, values in points if values]
+        spread = [stdev(values) if len(values) > 1 else 0 for _, values in points]
+        axes.errorbar([x for x, _ in points], [fmean(values) for _, values in points], spread, marker="o", capsize=3,
+                      label=label)  # fmt: skip
+    axes.axvline(4.5, linestyle=":", color="grey")
+    axes.set_xlabel("layers in the sequence (more than 4: never seen in training)")
+    axes.set_ylabel(title)
+    axes.legend()
+    _save(figure, name)
