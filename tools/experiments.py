@@ -4,8 +4,8 @@
     python tools/experiments.py --only stacks   one part: rope, stacks, joint, vae or cross
     python tools/experiments.py --tables        tables and plots from what has been measured so far
 
-Objects come from npm packages, as for `make micro`. A run that was stopped goes on where it was. Every run's numbers are
-kept in docs/experiments/results.json, so the tables need no run.
+Objects come from npm packages, as for `make micro`. A run that was stopped goes on where it was. Every run's numbers
+are kept in docs/experiments/results.json, so the tables need no run.
 """
 
 from __future__ import annotations
