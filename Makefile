@@ -7,7 +7,8 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick micro experiments soak test-lowest lint fmt browser-tools newest-frontend workflows pictures inputs clean
+.PHONY: help setup demo test quick micro experiments soak test-lowest lint fmt browser-tools newest-frontend comfy-cli
+.PHONY: templates workflows words pictures inputs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -48,6 +49,18 @@ tools/node_modules/playwright-core/package.json: tools/package.json
 newest-frontend: $(READY) ## the newest frontend from PyPI, unpacked to .cache, for the tests that use it beside the pinned one
 	$(PY) tools/fetch_frontend.py
 
+comfy-cli: ## comfy-cli in a virtual environment of its own, for the tests that let it judge workflows and pack
+	$(PYTHON) -m venv .venv-comfy-cli
+	.venv-comfy-cli/bin/python -m pip install --quiet comfy-cli
+
+templates: $(READY) ## make the workflows and blueprints that tables describe; make workflows comes after it
+	PYTHONPATH=. $(PY) tools/make_workflows.py
+	PYTHONPATH=. $(PY) tools/make_blueprints.py
+
+words: $(READY) ## locales/en from the nodes, and the tables and pictures of the help pages
+	PYTHONPATH=. $(PY) tools/make_locales.py
+	PYTHONPATH=. $(PY) tools/make_help.py
+
 workflows: $(READY) ## export workflows/*.json to workflows/api through the real frontend
 	$(PY) tools/export_workflows.py
 
@@ -74,4 +87,4 @@ inputs: $(READY) ## redraw the pictures the workflows open; needs EMOJI=node_mod
 	PYTHONPATH=. $(PY) tools/make_inputs.py $(EMOJI)
 
 clean: ## remove the virtual environment and everything made
-	rm -rf $(VENV) .venv-lowest .cache out tools/node_modules .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-comfy-cli .cache out tools/node_modules .pytest_cache .ruff_cache .hypothesis

@@ -24,7 +24,7 @@ class OmniAlphaDecodeLayers(io.ComfyNode):
             description="Decodes each layer of a latent and undoes the fitting: layers lie on the picture again.",
             inputs=[
                 io.Vae.Input("vae", tooltip="RGBA VAE."),
-                io.Latent.Input("latent"),
+                io.Latent.Input("latent", tooltip="One frame per layer, as the sampler gives it."),
                 Sequence.Input(
                     "sequence", optional=True, tooltip="The one the latent was made from; needed to restore."
                 ),

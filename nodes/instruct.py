@@ -24,7 +24,7 @@ class OmniAlphaInstruct(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="Qwen2.5-VL."),
                 io.Vae.Input("vae", tooltip="RGBA VAE."),
-                Sequence.Input("sequence"),
+                Sequence.Input("sequence", tooltip="Which layers go in, and how many come out."),
                 io.String.Input(
                     "instruction",
                     multiline=True,

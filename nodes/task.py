@@ -11,7 +11,7 @@ from ..omnialpha.layers import flatten, snap_alpha
 from ..omnialpha.request import Request, plan
 from ..omnialpha.sampling import sigmas
 from ..omnialpha.settings import Settings
-from ..omnialpha.tasks import ROLES, TASKS, get_task
+from ..omnialpha.tasks import ROLES, TASKS, Task, by_family, get_task
 from .adapters import layer_vae
 from .adapters.conditioning import condition
 from .adapters.images import check_same_size, one_picture, to_bytes_exactly, to_image, to_planes, transparency
@@ -46,7 +46,11 @@ class OmniAlphaTask(io.ComfyNode):
                     "task",
                     options=list(TASKS),
                     default="matting_auto",
-                    tooltip="\n".join(f"{task.id}: {task.help}" for task in TASKS.values()),
+                    tooltip="\n".join(
+                        f"{family.upper()}\n" + "\n".join(f"{row.id}: {row.help}" for row in rows)
+                        for family, rows in by_family().items()
+                    ),
+                    extra_dict={"tasks": {row.id: _for_the_page(row) for row in TASKS.values()}},
                 ),
                 io.Image.Input("image", optional=True, tooltip="The picture, for all tasks that start from one."),
                 io.Mask.Input(
@@ -63,13 +67,19 @@ class OmniAlphaTask(io.ComfyNode):
                     default="",
                     tooltip="What the model is told. Empty: the task's own wording. {text} stands for the text above.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True,
+                    tooltip="Where the noise starts. The same seed gives the same layers again.",
+                ),
                 steps_input(),
                 io.Float.Input(
                     "guidance", default=0.0, min=0.0, max=30.0, step=0.1,
                     tooltip="0: what the checkpoint asks for. 1: none, twice as fast.",
                 ),
-                io.Combo.Input("sampler", options=comfy.samplers.SAMPLER_NAMES, default="euler"),
+                io.Combo.Input(
+                    "sampler", options=comfy.samplers.SAMPLER_NAMES, default="euler",
+                    tooltip="How steps are taken. euler is what the model was trained and measured with.",
+                ),
                 fit_input(),
                 io.String.Input(
                     "negative", multiline=True, default="", optional=True, tooltip="What guidance steers away from."
@@ -114,6 +124,11 @@ class OmniAlphaTask(io.ComfyNode):
         layers = to_bytes_exactly(run(request, settings, model, clip, vae, sampler))
         composite = to_bytes_exactly([flatten(layers)])
         return io.NodeOutput(to_image(layers), transparency(layers), to_image(composite))
+
+
+def _for_the_page(row: Task) -> dict:
+    """What web/task.js shows of a task: which sockets it uses, and the words the model is told."""
+    return {"image": row.image_role, "guide": row.guide_role, "text": row.text, "instruction": row.instruction}
 
 
 def run(request: Request, settings: Settings, model, clip, vae, sampler: str) -> list:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from . import __version__, cli_batch, cli_data, cli_evaluate, cli_layers, cli_train
 from .errors import OmniAlphaError, OmniAlphaWarning
-from .tasks import FAMILIES, ROLES, TASKS
+from .tasks import ROLES, TASKS, by_family
 
 DESCRIPTION = """\
 OmniAlpha works on RGBA layers: it draws them from text, cuts objects out, removes them, completes pictures and takes
@@ -219,9 +219,9 @@ def _tasks(args) -> None:
         extra = [{"trained": trained[row["id"]]} if trained else {} for row in rows]
         print(json.dumps([row | more for row, more in zip(rows, extra)], indent=2, ensure_ascii=False))
         return
-    for family in FAMILIES:
+    for family, tasks in by_family().items():
         print(f"\n{family.capitalize()}")
-        for task in (task for task in TASKS.values() if task.family == family):
+        for task in tasks:
             takes = [*task.inputs] + ([] if task.text == "none" else ["text" if task.needs_text else "(text)"])
             arrow = f"{' + '.join(takes)} -> {' + '.join(task.targets)}"
             mark = {True: "  trained", False: "  not trained"}.get(trained.get(task.id), "")

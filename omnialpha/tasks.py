@@ -129,6 +129,11 @@ _ROWS = [
 TASKS: dict[str, Task] = {row.id: row for row in _ROWS}
 
 
+def by_family() -> dict[str, list[Task]]:
+    """The tasks of each family, both in the table's order."""
+    return {family: [row for row in _ROWS if row.family == family] for family in FAMILIES}
+
+
 def get_task(task_id: str) -> Task:
     """The task of that id.
 

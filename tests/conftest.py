@@ -48,7 +48,7 @@ def pytest_report_header() -> list[str]:
     if not comfy:
         browser = skips.get("browser")
         lines.append(f"browser: {frontend.find_chromium()}" if not browser else f"BROWSER TESTS ARE SKIPPED: {browser}")
-        more = filter(None, (frontend.missing_newest(),))
+        more = filter(None, (comfy_server.missing_comfy_cli(), frontend.missing_newest()))
         lines += [f"SOME TESTS ARE SKIPPED: {why}" for why in more]
     return lines
 

@@ -22,7 +22,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,15 +58,28 @@ def missing_comfyui() -> str | None:
     return None
 
 
+def find_comfy_cli() -> str | None:
+    """ComfyUI's command line comfy-cli: $COMFY_CLI, else the one that `make comfy-cli` installs or one on the PATH."""
+    named = os.environ.get("COMFY_CLI")
+    own = ROOT / ".venv-comfy-cli/bin/comfy"
+    return named or (str(own) if own.is_file() else shutil.which("comfy"))
+
+
+def missing_comfy_cli() -> str | None:
+    """Why comfy-cli cannot be run, in words for a person; None when it can."""
+    return None if find_comfy_cli() else "no comfy-cli found; run `make comfy-cli`, or set COMFY_CLI to its `comfy`"
+
+
 class ComfyServer:
     """One server process; use it as a context manager.
 
     Args:
         pack: folder linked into custom_nodes.
         extra_args: more of ComfyUI's own arguments.
+        front_end: folder of a frontend to serve in place of the one that ComfyUI pins, None for that one.
+        other_packs: source of more custom nodes by file name, for graphs that name nodes of other packs.
         model_names: files to pretend to have, below models ("vae/some.safetensors"), so that graphs which name them can
             be opened. They are empty: running such a graph fails.
-        front_end: folder of a frontend to serve in place of the one that ComfyUI pins, None for that one.
         start_seconds: how long to wait for the server.
 
     Attributes:
@@ -79,12 +92,14 @@ class ComfyServer:
         self,
         pack: Path = ROOT,
         extra_args: Sequence[str] = (),
+        front_end: Path | None = None,
+        other_packs: Mapping[str, str] | None = None,
         model_names: Iterable[str] = (),
         start_seconds: float = 600,
-        front_end: Path | None = None,
     ):
         self.pack, self.extra_args, self.model_names = pack, list(extra_args), tuple(model_names)
         self.extra_args += ["--front-end-root", str(front_end)] if front_end else []
+        self.other_packs = dict(other_packs or {})
         self.start_seconds = start_seconds
         self.client_id = uuid.uuid4().hex
         self.process: subprocess.Popen | None = None
@@ -101,6 +116,8 @@ class ComfyServer:
             pretended.parent.mkdir(parents=True, exist_ok=True)
             pretended.touch()
         (self.base / "custom_nodes" / PACK).symlink_to(self.pack.resolve(), target_is_directory=True)
+        for name, source in self.other_packs.items():
+            (self.base / "custom_nodes" / name).write_text(source, encoding="utf-8")
         for picture in sorted((self.pack / "workflows/inputs").glob("*.png")):
             shutil.copy(picture, self.base / "input")
         self.log = self.base / "server.log"

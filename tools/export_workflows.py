@@ -24,7 +24,7 @@ WORKFLOWS = comfy_server.ROOT / "workflows"
 def export(paths: list[Path], shots: Path | None) -> int:
     """Export `paths`; return how many of them are damaged."""
     jobs = [{"workflow": path, **({"screenshot": shots / f"{path.stem}.png"} if shots else {})} for path in paths]
-    with comfy_server.ComfyServer(model_names=frontend.model_names(paths)) as server:
+    with comfy_server.ComfyServer(model_names=frontend.model_names(paths), other_packs=frontend.OTHER_PACKS) as server:
         results = frontend.drive(server.url, *jobs)
     damaged = 0
     for path, result in zip(paths, results, strict=True):

@@ -48,9 +48,33 @@ def missing_newest() -> str | None:
     return None if find_newest() else "no newest frontend; run `make newest-frontend`, or set COMFYUI_FRONTEND to one"
 
 
+# What a workflow for GGUF files needs of the pack that loads them: that its loader is there, with that one input.
+# Graphs that name it can then be opened and exported as with that pack. It loads nothing: running such a graph fails.
+GGUF_LOADER = """
+import folder_paths
+
+
+class UnetLoaderGGUF:
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "load_unet", "bootleg"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        names = {name for folder in folder_paths.get_folder_paths("diffusion_models") for name in listed(folder)}
+        return {"required": {"unet_name": (sorted(names),)}}
+
+
+def listed(folder):
+    return [name for name in folder_paths.recursive_search(folder)[0] if name.endswith(".gguf")]
+
+
+NODE_CLASS_MAPPINGS = {"UnetLoaderGGUF": UnetLoaderGGUF}
+"""
+OTHER_PACKS = {"gguf_loader.py": GGUF_LOADER}
+
 # loader node -> folder below models that its first value, a file name, is in
 MODEL_FOLDERS = {
     "UNETLoader": "diffusion_models",
+    "UnetLoaderGGUF": "diffusion_models",
     "CLIPLoader": "text_encoders",
     "LoraLoaderModelOnly": "loras",
     "OmniAlphaLoadVAE": "vae",
@@ -69,10 +93,13 @@ def drive(url: str, *jobs: dict, seconds: float = 600) -> list[dict]:
 
     Args:
         url: of the server.
-        jobs: one dict per workflow: "workflow" (path of a UI JSON) and, optionally, "screenshot" (path of a PNG).
+        jobs: one dict per workflow: "workflow" (path of a UI JSON) and, optionally, "screenshot" (path of a PNG),
+            "run", "reload" (save it, open that again) and "subgraph" (put it all into a subgraph, then save and
+            open that), "offers" (let it speak of missing model files).
 
     Returns:
-        per job: "problems" (list of str; empty is good) and "output" (the graph in API format).
+        per job: "problems" (list of str; empty is good), "output" (the graph in API format) and, where asked for,
+        "reloaded" and "subgraph" (what it gives after that), "offers" (what it says).
 
     Raises:
         RuntimeError: the browser itself failed.

@@ -1,11 +1,16 @@
 // Loads UI workflows in the real ComfyUI frontend, looks for damage and converts them to API format.
 //
-// Reads from stdin   {"url", "chromium", "jobs": [{"workflow": path, "run"?: true, "screenshot"?: path}]}
-// writes to stdout   [{"problems": [text], "output": graph in API format, "workflow": it saved again}], one per job.
+// Reads from stdin   {"url", "chromium", "jobs": [{"workflow": path, "run"?: true, "screenshot"?: path,
+//                     "reload"?: true, "subgraph"?: true, "offers"?: true}]}
+//               or a job of page_nodes.mjs
+// writes to stdout   [{"problems": [text], "output": graph in API format, "workflow": it saved again,
+//                     "reloaded"?, "subgraph"?: graph in API format after that,
+//                     "offers"?: what is said of missing model files}], one per job.
 //
 // frontend.py is the caller.
 import fs from 'node:fs';
 import { launch, openFrontend } from './open_frontend.mjs';
+import { nodeJob } from './page_nodes.mjs';
 
 /** Runs in the page: load one workflow and say what the frontend made of it. */
 async function loadInPage(source) {
@@ -40,6 +45,28 @@ async function loadInPage(source) {
   for (const dialog of document.querySelectorAll('.p-dialog')) problems.push(`dialog: ${dialog.textContent.slice(0, 200)}`);
 
   return { problems, output: (await app.graphToPrompt()).output, workflow: saved };
+}
+
+/** Runs in the page: open a workflow whose model files are missing; the text of the dialog that offers them. */
+async function offersInPage(source) {
+  await window.app.ui.settings.setSettingValueAsync('Comfy.Workflow.ShowMissingModelsWarning', true);
+  await window.app.loadGraphData(structuredClone(source), true, true);
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  await window.app.ui.settings.setSettingValueAsync('Comfy.Workflow.ShowMissingModelsWarning', false);
+  return document.querySelector('.comfy-missing-models')?.textContent ?? '';
+}
+
+/** Runs in the page: save the graph and open what was saved; the graph in API format. */
+async function reloadInPage() {
+  await window.app.loadGraphData(JSON.parse(JSON.stringify(window.app.graph.serialize())), true, true);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  return (await window.app.graphToPrompt()).output;
+}
+
+/** Runs in the page: put all nodes but the notes into one subgraph. */
+function wrapInPage() {
+  const { app } = window;
+  app.graph.convertToSubgraph(new Set(app.graph._nodes.filter((node) => !/Note$/.test(node.type))));
 }
 
 /** Runs in the page: press Run, wait for the end, and let the results appear; what went wrong, or null. */
@@ -89,9 +116,15 @@ try {
   const results = [];
   if (jobs.some((job) => job.screenshot))
     await page.evaluate(() => window.app.extensionManager.command.execute('Workspace.ToggleFocusMode'));
-  for (const { workflow, run, screenshot } of jobs) {
+  for (const job of jobs) {
     errors = [];
-    const result = await page.evaluate(loadInPage, JSON.parse(fs.readFileSync(workflow, 'utf8')));
+    const { workflow, run, screenshot, reload, subgraph, offers } = job;
+    if (!workflow) {
+      results.push({ ...(await nodeJob(page, job)), problems: errors });
+      continue;
+    }
+    const source = JSON.parse(fs.readFileSync(workflow, 'utf8'));
+    const result = await page.evaluate(loadInPage, source);
     if (run) {
       const error = await page.evaluate(runInPage, 120);
       if (error) errors.push(`did not run: ${error.slice(0, 300)}`);
@@ -101,7 +134,16 @@ try {
       await page.waitForTimeout(1500); // note and image elements follow the canvas
       await page.screenshot({ path: screenshot, clip });
     }
-    results.push({ ...result, problems: [...result.problems, ...errors] });
+    if (offers) result.offers = await page.evaluate(offersInPage, source);
+    if (reload) result.reloaded = await page.evaluate(reloadInPage);
+    result.problems.push(...errors);
+    if (subgraph) {
+      // Newest frontends trip over their own growing sockets while they move a node into a subgraph, core's nodes
+      // included. What counts is the graph that comes of it.
+      await page.evaluate(wrapInPage);
+      result.subgraph = await page.evaluate(reloadInPage);
+    }
+    results.push(result);
   }
   process.stdout.write(JSON.stringify(results));
 } finally {

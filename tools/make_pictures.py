@@ -24,6 +24,7 @@ from pathlib import Path
 import comfy_server
 import frontend
 from PIL import Image, ImageDraw, ImageFont
+from public_workflows import PUBLIC
 
 ROOT = comfy_server.ROOT
 IMAGES = ROOT / "docs/images"
@@ -37,7 +38,8 @@ FAMILIES = {
     "completion": ("completion", ("given", 0, "flat")),
     "generation": ("generation", ("words", 0, "on colour")),
 }
-
+# more workflows that run on micro: what the right half of their thumbnail shows
+MORE_THUMBNAILS = {"quick_start": 1, "two_stage": "flat"}
 
 
 def checkers(size: tuple[int, int]) -> Image.Image:
@@ -129,6 +131,27 @@ def make_sheet() -> None:
     readme.write_text(text, encoding="utf-8")
 
 
+def card(title: str, remark: str) -> Image.Image:
+    """A thumbnail for what cannot be run here: the pack's icon and two lines of words."""
+    side = 2 * CELL
+    sheet = Image.new("RGB", (side, side), (24, 26, 38))
+    icon = Image.open(IMAGES / "icon.png").convert("RGBA").resize((CELL, CELL), Image.Resampling.LANCZOS)
+    sheet.paste(icon, (CELL // 2, CELL // 4), icon)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((CELL, 1.5 * CELL), title, fill=(236, 238, 246), font=ImageFont.load_default(38), anchor="mm")
+    draw.text((CELL, 1.75 * CELL), remark, fill=(160, 166, 190), font=ImageFont.load_default(24), anchor="mm")
+    return sheet
+
+
+def make_cards() -> None:
+    """The thumbnails of the workflows for the public checkpoint."""
+    for row in PUBLIC:
+        title, _, remark = row.name.partition("_")
+        remark = remark.replace("_", " ") or "fp8"
+        sheet = card(title.capitalize(), f"public checkpoint, {remark}")
+        sheet.save(WORKFLOWS / f"omnialpha_public_{row.name}.jpg", quality=85)
+
+
 def make_families(server: comfy_server.ComfyServer) -> None:
     """families.png and the thumbnails."""
     columns = {}
@@ -151,7 +174,11 @@ def make_families(server: comfy_server.ComfyServer) -> None:
         columns[name] = pictures
         thumbnail = tile(flat(layers)) if shown[0] == "words" else before_and_after(pictures[0], pictures[-1])
         thumbnail.save(WORKFLOWS / f"omnialpha_{stem}.jpg", quality=88)
-    Image.open(IMAGES / "icon.png").convert("RGB").save(WORKFLOWS / "omnialpha_public_matting.jpg", quality=88)
+    for stem, what in MORE_THUMBNAILS.items():
+        graph = json.loads((WORKFLOWS / f"api/omnialpha_{stem}.json").read_text(encoding="utf-8"))
+        layers = results(server, graph)
+        after = flat(layers) if what == "flat" else layers[what]
+        before_and_after(given(graph)[0], after).save(WORKFLOWS / f"omnialpha_{stem}.jpg", quality=88)
     stacked(columns).save(IMAGES / "families.png", optimize=True)
 
 
@@ -172,6 +199,7 @@ def make_screenshots(server: comfy_server.ComfyServer) -> None:
 def main() -> int:
     """Make what can be made here; return the exit status."""
     IMAGES.mkdir(parents=True, exist_ok=True)
+    make_cards()
     make_sheet()
     why_not = comfy_server.missing_comfyui()
     if why_not:

@@ -1,0 +1,180 @@
+"""Make the workflows that a table describes: those for the public checkpoint, the quick start and the two-stage one.
+
+    make templates
+
+Writes workflows/*.json for the rows below; the other workflows there are laid out by hand. `make workflows` exports all
+of them to API format afterwards. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from public_workflows import LORA, PUBLIC, TEXT_ENCODER, VAE, Public, models, public_note
+from workflow_builder import Board, Wire
+
+WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+def public(row: Public) -> dict:
+    """A workflow for the public checkpoint: loaders, task, layers."""
+    board = Board()
+    board.note(public_note(row), (520, 760))
+    left, y, wide = 580, 60, 360
+    gguf = row.transformer.endswith(".gguf")
+    loader = "UnetLoaderGGUF" if gguf else "UNETLoader"
+    # ComfyUI downloads no .gguf, and would show an error for it in place of an offer.
+    said = {"cnr_id": "ComfyUI-GGUF"} if gguf else models(row.transformer)
+    model = board.add(loader, "Qwen-Image-Edit-2509", (left, y), (wide, 90), said, unet_name=row.transformer)["MODEL"]
+    for name in (LORA, *row.extra_loras):
+        y += 140
+        title = "OmniAlpha LoRA" if name == LORA else "Experimental: 8 steps"
+        model = board.add(
+            "LoraLoaderModelOnly", title, (left, y), (wide, 90), models(name), model=model, lora_name=name
+        )["MODEL"]
+    clip = board.add(
+        "CLIPLoader", "Qwen2.5-VL", (left, y + 140), (wide, 110), models(TEXT_ENCODER),
+        clip_name=TEXT_ENCODER, device=row.encoder_device,
+    )["CLIP"]  # fmt: skip
+    vae = board.add("OmniAlphaLoadVAE", "OmniAlpha RGBA VAE", (left, y + 300), (wide, 90), models(VAE), vae_name=VAE)
+    board.group("Model", left - 20, -20, left + wide + 20, y + 410)
+    inputs: dict[str, Wire] = {}
+    y += 500
+    top = y - 80
+    if row.picture:
+        inputs["image"] = load_picture(board, (left, y), row.picture, wide)
+        y += 410
+    if row.guide:
+        inputs["guide"] = load_mask(board, (left, y), row.guide, wide)
+        y += 410
+    if inputs:
+        board.group("Picture and mask" if row.guide else "Picture", left - 20, top, left + wide + 20, y)
+    layers = task(board, (1020, 60), row.task_title, model, clip, vae["VAE"], row.task, **inputs, **row.given)
+    show_and_save(board, 1500, layers, row.result, row.task.rsplit("_", 1)[0])
+    return board.workflow(f"omnialpha_public_{row.name}")
+
+
+def load_picture(board: Board, at: tuple[int, int], name: str, wide: int = 320) -> Wire:
+    """LoadImage with an example picture."""
+    return board.add("LoadImage", "Your picture", at, (wide, 360), image=name)["IMAGE"]
+
+
+def load_mask(board: Board, at: tuple[int, int], name: str, wide: int = 320) -> Wire:
+    """A guide, white where the object is."""
+    return board.add("LoadImageMask", "Where the object is (white)", at, (wide, 360), image=name)["MASK"]
+
+
+def task(board: Board, at, title: str, model: Wire, clip: Wire, vae: Wire, task_id: str, **given) -> Wire:
+    """The task node in its frame; its layers."""
+    node = board.add(
+        "OmniAlphaTask", title, at, (400, 660), model=model, clip=clip, vae=vae, task=task_id, **{"seed": 1, **given}
+    )
+    board.group("Task", at[0] - 20, -20, at[0] + 420, 740)
+    return node["layers"]
+
+
+def show_and_save(board: Board, left: int, layers: Wire, title: str, prefix: str) -> None:
+    """Preview and saver in their frame."""
+    board.add("OmniAlphaPreviewLayers", title, (left, 60), (420, 420), layers=layers)
+    board.add(
+        "OmniAlphaSaveLayers", "Save as PNG, one per layer", (left, 540), (420, 380),
+        layers=layers, filename_prefix=f"OmniAlpha/{prefix}",
+    )  # fmt: skip
+    board.group("Layers", left - 20, -20, left + 440, 940)
+
+
+MISSING = (
+    "### Missing picture?\nThe examples lie in the pack's folder `workflows/inputs`. Copy them into ComfyUI's `input` "
+    "folder once, or choose pictures of your own."
+)
+MICRO = (
+    "### micro\nThe small model that comes with the pack: nothing to download, seconds on a laptop, layers of about "
+    "100 pixels. It shows how things connect. For real work see the workflows *omnialpha_public_...*."
+)
+
+
+def quick_start() -> dict:
+    """The least that shows what the pack does."""
+    board = Board()
+    board.note(
+        "# Quick start\nPress *Run*. The picture comes apart into two layers: **the background, with what the object "
+        "hid painted in, and the object on transparency**.\n\nThen:\n1. choose a picture of your own in **Your "
+        "picture**\n2. choose another **task**: 21 of them, to cut out, remove, take apart, complete and draw\n3. look "
+        "at the other workflows of this pack under *Browse Templates*\n\n" + MISSING + "\n\n" + MICRO,
+        (400, 560),
+    )  # fmt: skip
+    loaded = board.add("OmniAlphaLoadCheckpoint", "Load micro", (460, 60), (320, 110), checkpoint="micro")
+    board.group("Model", 440, -20, 800, 190)
+    picture = load_picture(board, (460, 290), "omnialpha_lotus.png")
+    board.group("Picture", 440, 210, 800, 670)
+    layers = task(
+        board, (860, 60), "Take the picture apart", loaded["MODEL"], loaded["CLIP"], loaded["VAE"],
+        "decomposition_auto", image=picture,
+    )  # fmt: skip
+    show_and_save(board, 1340, layers, "Background and object", "quick_start")
+    return board.workflow("omnialpha_quick_start")
+
+
+def two_stage() -> dict:
+    """Take a picture apart, work on one layer alone, put it together again."""
+    board = Board()
+    board.note(
+        "# Two stages: take apart, edit, put together\n1. The picture comes apart into background and object.\n2. "
+        "**Only the background** is edited: here it is blurred, as if the camera had focused on the object. Put any "
+        "node in that place: colours, filters, another model.\n3. The object, untouched, goes back on top, and the "
+        "stack is laid together.\n\nThe background was painted complete, so nothing of the object smears into the "
+        "blur: that is what a blur through a mask cannot do.\n\n*Get Image from Batch* takes single layers: 0 is the "
+        "background, 1 the object.\n\n" + MISSING + "\n\n" + MICRO,
+        (400, 520),
+    )  # fmt: skip
+    loaded = board.add("OmniAlphaLoadCheckpoint", "Load micro", (460, 60), (320, 110), checkpoint="micro")
+    board.group("Model", 440, -20, 800, 190)
+    picture = load_picture(board, (460, 290), "omnialpha_frog.png")
+    board.group("Picture", 440, 210, 800, 670)
+    layers = task(
+        board, (860, 60), "Take the picture apart", loaded["MODEL"], loaded["CLIP"], loaded["VAE"],
+        "decomposition_auto", image=picture,
+    )  # fmt: skip
+    background = board.add("ImageFromBatch", "The background", (1340, 60), (320, 110), image=layers)["IMAGE"]
+    blurred = board.add(
+        "ImageBlur", "Edit it: here, a blur", (1340, 220), (320, 110), image=background, blur_radius=4, sigma=2.0
+    )["IMAGE"]
+    thing = board.add(
+        "ImageFromBatch", "The object", (1340, 380), (320, 110), image=layers, batch_index=1
+    )["IMAGE"]  # fmt: skip
+    stack = board.add(
+        "BatchImagesNode", "Stack: background, object", (1340, 540), (320, 110),
+        images__image0=blurred, images__image1=thing,
+    )["IMAGE"]  # fmt: skip
+    board.group("Edit one layer", 1320, -20, 1680, 670)
+    flat = board.add("OmniAlphaCompositeLayers", "Lay over each other", (1740, 60), (320, 110), layers=stack)["image"]
+    board.add("PreviewImage", "The finished picture", (1740, 220), (320, 330), images=flat)
+    board.add(
+        "OmniAlphaSaveLayers", "Save the layers", (1740, 600), (320, 330),
+        layers=stack, filename_prefix="OmniAlpha/two_stage",
+    )  # fmt: skip
+    board.group("Put together, and save", 1720, -20, 2080, 950)
+    return board.workflow("omnialpha_two_stage")
+
+
+def made() -> dict[str, dict]:
+    """Every workflow of this file by its name."""
+    rows = {f"omnialpha_public_{row.name}": public(row) for row in PUBLIC}
+    return {"omnialpha_quick_start": quick_start(), "omnialpha_two_stage": two_stage(), **rows}
+
+
+def text_of(workflow: dict) -> str:
+    """A workflow as it lies in its file."""
+    return json.dumps(workflow, indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> int:
+    """Write them all; return the exit status."""
+    for name, workflow in made().items():
+        (WORKFLOWS / f"{name}.json").write_text(text_of(workflow), encoding="utf-8")
+        print(f"workflows/{name}.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
