@@ -18,6 +18,7 @@ import comfy_server
 from omnialpha.tasks import TASKS
 
 LOCALES = comfy_server.ROOT / "locales"
+VIEWER = comfy_server.ROOT / "web/viewer/words.js"
 # What is said beside the nodes: categories and wires, and what web/task.js writes on the task node.
 BESIDE = {
     "nodeCategories": {"OmniAlpha": "OmniAlpha", "layers": "layers", "sampling": "sampling", "loaders": "loaders"},
@@ -66,7 +67,8 @@ def node_words(node: dict) -> dict:
 def beside() -> dict:
     """Content of main.json."""
     tasks = {task.id: {"title": task.title, "help": task.help} for task in TASKS.values()}
-    return {**BESIDE, "omnialpha": {**BESIDE["omnialpha"], "tasks": tasks}}
+    viewer = dict(re.findall(r"^  (\w+): '(.*)',$", VIEWER.read_text(encoding="utf-8"), re.MULTILINE))
+    return {**BESIDE, "omnialpha": {**BESIDE["omnialpha"], "tasks": tasks, "viewer": viewer}}
 
 
 def english(nodes: dict) -> dict[str, dict]:
