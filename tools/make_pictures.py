@@ -139,7 +139,9 @@ def card(title: str, remark: str) -> Image.Image:
     sheet.paste(icon, (CELL // 2, CELL // 4), icon)
     draw = ImageDraw.Draw(sheet)
     draw.text((CELL, 1.5 * CELL), title, fill=(236, 238, 246), font=ImageFont.load_default(38), anchor="mm")
-    draw.text((CELL, 1.75 * CELL), remark, fill=(160, 166, 190), font=ImageFont.load_default(24), anchor="mm")
+    fonts = map(ImageFont.load_default, range(24, 8, -1))
+    font = next(font for font in fonts if draw.textlength(remark, font) < side - GAP)
+    draw.text((CELL, 1.75 * CELL), remark, fill=(160, 166, 190), font=font, anchor="mm")
     return sheet
 
 

@@ -38,6 +38,7 @@ async function searchFor(page, words) {
 async function nodeInPage(type) {
   const { app, LiteGraph } = window;
   app.graph.clear();
+  app.nodeOutputs = {}; // the next node takes the last one's number, and would show its pictures
   const node = LiteGraph.createNode(type);
   node.pos = [200, 150];
   app.graph.add(node);
