@@ -72,7 +72,8 @@ def _schemas(comfy) -> dict:
     for node in nodes.values():
         node.pop("python_module")
     nodes["OmniAlphaTask"]["input"]["required"]["sampler"][1]["options"] = "ComfyUI's"
-    nodes["OmniAlphaLoadVAE"]["input"]["required"]["vae_name"][1]["options"] = "the artist's files"
+    for node, files in (("OmniAlphaLoadVAE", "vae_name"), ("OmniAlphaLoadLayers", "file")):
+        nodes[node]["input"]["required"][files][1]["options"] = "the artist's files"
     return nodes
 
 
