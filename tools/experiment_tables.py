@@ -61,7 +61,7 @@ def words(values: Sequence[float], factor: float = 1) -> str:
 
 def verdict(ours: Sequence[float], theirs: Sequence[float], row: Measure) -> str:
     """Which is better: said only where the means differ by more than both spreads together."""
-    if len(ours) < 2 or len(theirs) < 2:
+    if len(ours) < 3 or len(theirs) < 3:
         return "-"
     gain = (fmean(ours) - fmean(theirs)) * (1 if row.higher_is_better else -1)
     return ("yes" if gain > 0 else "no") if abs(gain) > stdev(ours) + stdev(theirs) else "no difference"
@@ -106,7 +106,7 @@ def vae(results: Results) -> str:
 def rope(results: Results) -> str:
     """Experiment 2."""
     tasks = [task for task in TASKS if len(TASKS[task].inputs) + len(TASKS[task].targets) > 1]
-    runs = {"MSRoPE-BiL": lambda task: "joint", "2D (z = 0)": lambda task: "flat"}
+    runs = {"MSRoPE-BiL": lambda task: "joint-long", "2D (z = 0)": lambda task: "flat-long"}
     table = compare(results, tasks, runs, "layer axis better?", *runs)
     pairs = [(task, row) for task, row in rows_of(tasks) if not is_open(task)]
     bars = {title: [over_seeds(results, run(task), TEST, task, row.name) for task, row in pairs]
@@ -133,7 +133,7 @@ def interference(results: Results) -> str:
     changes: dict[tuple[str, str], list[float]] = {}
     for left_out in FAMILIES:
         for task, row in rows_of(TASKS):
-            whole = over_seeds(results, "joint", TEST, task, row.name)
+            whole = over_seeds(results, "joint-long", TEST, task, row.name)
             without = over_seeds(results, f"without-{left_out}", TEST, task, row.name)
             if whole and without and TASKS[task].family != left_out:
                 sign = 1 if row.higher_is_better else -1

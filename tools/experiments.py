@@ -1,7 +1,7 @@
 """Trains and measures what docs/experiments.md reports, and puts its tables and plots there.
 
     python tools/experiments.py                 what is missing, then tables and plots
-    python tools/experiments.py --only stacks   one part: rope, stacks, joint, vae or cross
+    python tools/experiments.py --only stacks   one part; the list is PARTS
     python tools/experiments.py --tables        tables and plots from what has been measured so far
 
 Objects come from npm packages, as for `make micro`. A run that was stopped goes on where it was; --share lets several
@@ -15,7 +15,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,8 @@ CONFIGS = Path("configs/experiments")
 RUNS = Path("runs/experiments")
 RESULTS = Path("docs/experiments/results.json")
 SEEDS = (0, 1, 2)
-RECORDS = 48  # held-out records per task
-OPEN_RECORDS = 16  # where several answers of several steps each are drawn
+RECORDS = 32  # held-out records per task
+OPEN_RECORDS = 8  # where several answers of several steps each are drawn
 SINGLE = ("matting_auto", "removal_mask", "decomposition_auto", "text_to_rgba")
 TEST = "data/test"
 LAYERS = (3, 4, 5, 6)  # of the stacks to test on; training sees 2 and 3
@@ -77,30 +77,33 @@ def weights(tasks) -> str:
     return f"weights={json.dumps(dict.fromkeys(tasks, 1))}"
 
 
+def long() -> str:
+    """An override for a run that takes as long as the single-task ones together."""
+    steps = yaml.safe_load((CONFIGS / "transformer.yaml").read_text(encoding="utf-8"))["steps"]
+    return f"steps={len(SINGLE) * steps}"
+
+
 def rope_runs(seed: int) -> list[Run]:
     """Experiment 2; its first run is experiment 3's as well."""
-    return table_runs([("joint", (), tuple(TASKS)), ("flat", ("rope=2d",), tuple(TASKS))], seed)
+    return on_triplets([("joint-long", [long()], TASKS), ("flat-long", [long(), "rope=2d"], TASKS)], seed)
 
 
 def joint_runs(seed: int) -> list[Run]:
-    """Experiment 3: one thing is changed at a time."""
-    steps = yaml.safe_load((CONFIGS / "transformer.yaml").read_text())["steps"]
-    rows = [("joint", (), tuple(TASKS))]
-    rows += [(f"single-{task}", (weights([task]),), (task,)) for task in SINGLE]
-    rows += [
-        (f"without-{family}", (weights(task for task in TASKS if TASKS[task].family != family),),
-         tuple(task for task in TASKS if TASKS[task].family != family))
-        for family in FAMILIES
-    ]  # fmt: skip
-    rows += [("joint-long", (f"steps={len(SINGLE) * steps}",), SINGLE)]
-    return table_runs(rows, seed)
+    """Experiment 3: single tasks, and all of them in as many steps."""
+    rows = [("joint", [], SINGLE), *((f"single-{task}", [weights([task])], [task]) for task in SINGLE)]
+    return on_triplets(rows, seed)
 
 
-def table_runs(rows, seed: int) -> list[Run]:
+def interference_runs(seed: int) -> list[Run]:
+    """Experiment 3: a family left out."""
+    kept = {family: [task for task in TASKS if TASKS[task].family != family] for family in FAMILIES}
+    return on_triplets([(f"without-{name}", [long(), weights(tasks)], tasks) for name, tasks in kept.items()], seed)
+
+
+def on_triplets(rows: Iterable[tuple[str, list[str], Iterable[str]]], seed: int) -> list[Run]:
     """Runs of rows (name, changes, tasks to measure)."""
     return [
-        Run(f"{name}-{seed}", (*changes, f"seed={seed}"), ((TEST, tasks),))
-        for name, changes, tasks in rows
+        Run(f"{name}-{seed}", (*changes, f"seed={seed}"), ((TEST, tuple(tasks)),)) for name, changes, tasks in rows
     ]
 
 
@@ -187,7 +190,7 @@ def away_from_home() -> dict:
     if not Path("data/cross/triplets.jsonl").is_file():
         call("data", "build", "configs/micro/cross.yaml", "--out", "data/cross")
     tasks = tuple(task for task in TASKS if not is_open(task))
-    return measure("micro", ((TEST, tasks), ("data/cross", tasks)), baselines=True, records=2 * RECORDS)
+    return measure("micro", ((TEST, tasks), ("data/cross", tasks)), baselines=True, records=RECORDS)
 
 
 def runs(rows: Callable[[int], list[Run]]) -> Callable[[int], Jobs]:
@@ -200,6 +203,7 @@ PARTS: dict[str, Callable[[int], Jobs]] = {
     "rope": runs(rope_runs),
     "stacks": runs(stack_runs),
     "joint": runs(joint_runs),
+    "interference": runs(interference_runs),
     "vae": lambda seed: {f"vae-{seed}": partial(teach_alpha, seed)},
     "cross": lambda seed: {"cross": away_from_home} if seed == 0 else {},
 }

@@ -113,7 +113,7 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
             optimizer.zero_grad(set_to_none=True)
         average.update()
         run.log_means(norm=float(norm))
-        if run.due(config.save_every):
+        if run.due(config.save_every or config.steps):
             export(parts, config, average, vae, out, accelerator)
         if config.sheet_data and run.due(config.sheet_every) and accelerator.is_main_process and not sharded:
             average.swap()
