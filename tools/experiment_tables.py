@@ -6,7 +6,7 @@ A table stands between <!-- name --> and <!-- /name -->; what nobody has measure
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -59,6 +59,12 @@ def words(values: Sequence[float], factor: float = 1) -> str:
     return f"{fmean(values) * factor:.3g}{spread}"
 
 
+def seeds(columns: Iterable[Sequence[float]]) -> str:
+    """Of how many seeds the columns of a row are."""
+    counts = sorted({len(values) for values in columns if values})
+    return " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
+
+
 def verdict(ours: Sequence[float], theirs: Sequence[float], row: Measure) -> str:
     """Which is better: said only where the means differ by more than both spreads together."""
     if len(ours) < 3 or len(theirs) < 3:
@@ -84,8 +90,8 @@ def compare(results: Results, tasks, runs: Mapping[str, Callable[[str], str]], a
         found = {title: over_seeds(results, run(task), TEST, task, row.name) for title, run in runs.items()}
         if found[ours] and found[theirs]:
             cells = [words(values, row.factor) for values in found.values()]
-            rows.append([task, arrow(row), *cells, verdict(found[ours], found[theirs], row)])
-    return markdown(["task", "measure", *runs, asked], rows)
+            rows.append([task, arrow(row), seeds(found.values()), *cells, verdict(found[ours], found[theirs], row)])
+    return markdown(["task", "measure", "seeds", *runs, asked], rows)
 
 
 def vae(results: Results) -> str:
@@ -93,14 +99,15 @@ def vae(results: Results) -> str:
     names = {"nine_psnr": "nine colours, PSNR dB ↑", "colour_psnr": "colour alone, PSNR dB ↑",
              "alpha_mse": "alpha MSE ×1000 ↓", "opaque_psnr": "opaque pictures, PSNR dB ↑"}  # fmt: skip
     runs = [value for key, value in sorted(results.items()) if key.startswith("vae-")]
+    count = [str(len(runs))]
     rows = []
     for when, title in (("before", "opaque initialisation"), ("after", "after fine-tuning")):
         found = [next(iter(run[when].values())) for run in runs]
         if found:
             factor = {"alpha_mse": 1000}
             cells = [words([one[name] for one in found], factor.get(name, 1)) for name in names]
-            rows.append([title, *cells])
-    return markdown(["VAE", *names.values()], rows)
+            rows.append([title, *count, *cells])
+    return markdown(["VAE", "seeds", *names.values()], rows)
 
 
 def rope(results: Results) -> str:
@@ -160,11 +167,11 @@ def stacks(results: Results) -> str:
         for values, line in zip((ours, flat), lines.values()):
             line.append((layers + 1, values))
         seen = "yes" if layers <= 3 else "no"
-        rows.append([str(layers + 1), seen, words(ours), words(flat), verdict(ours, flat, row)])
+        rows.append([str(layers + 1), seen, seeds((ours, flat)), words(ours), words(flat), verdict(ours, flat, row)])
     if rows:
         _curves("stacks", lines, row.words)
-    return markdown(["layers in the sequence", "seen in training", *(f"{name}, {arrow(row)}" for name in lines),
-                     "layer axis better?"], rows)  # fmt: skip
+    head = ["layers in the sequence", "seen in training", "seeds", *(f"{name}, {arrow(row)}" for name in lines)]
+    return markdown([*head, "layer axis better?"], rows)
 
 
 def cross(results: Results) -> str:
