@@ -10,9 +10,6 @@ from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would fetch something has to fail instead
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
-# The same arithmetic on every CPU, in ComfyUI's processes too: Intel's matrix products for the newest ones round
-# otherwise, by up to 6e-5 on the fixtures, whose gains are boosted so that real mistakes show.
-os.environ["MKL_CBWR"] = os.environ.get("MKL_CBWR", "COMPATIBLE")
 
 import comfy_server
 import frontend

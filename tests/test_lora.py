@@ -16,6 +16,8 @@ from omnialpha.rope import install_rope
 from omnialpha.sequence import pack, unpack
 
 GOLDEN = Path(__file__).parent / "golden" / "dit"
+# Matrix products of CPUs with AMX round by up to 6e-5 here; a wrong position is off by .7 and more.
+TOLERANCE = 1e-4
 LORA = GOLDEN / "lora_rank4.safetensors"
 
 
@@ -67,7 +69,7 @@ def test_forward_equals_the_authors(transformer, tmp_path, style):
     before = velocity(transformer)
     assert apply_lora(transformer, path) == []
     found, expected = velocity(transformer), load_file(GOLDEN / "forward_lora.safetensors")["m2n1.out"]
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
     assert (found - before).abs().max() > 0.01
 
 

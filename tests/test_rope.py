@@ -17,6 +17,8 @@ from omnialpha.rope import LayerRope, install_rope, layer_positions, rope_angles
 from omnialpha.sequence import pack, unpack
 
 DIT = Path(__file__).parent / "golden" / "dit"
+# Matrix products of CPUs with AMX round by up to 6e-5 here; a wrong position is off by .7 and more.
+TOLERANCE = 1e-4
 AXES = (8, 12, 12)
 COUNTS = list(itertools.product([1, 2, 3, 4], [0, 1, 2, 3]))
 CASES = ["m1n0", "m1n1", "m1n2", "m2n1"]
@@ -58,7 +60,7 @@ def forward(transformer, case, forwards):
 
 @pytest.mark.parametrize("case", CASES)
 def test_forwards_equal_the_authors(transformer, forwards, case):
-    torch.testing.assert_close(forward(transformer, case, forwards), forwards[0][f"{case}.out"], atol=2e-5, rtol=0)
+    torch.testing.assert_close(forward(transformer, case, forwards), forwards[0][f"{case}.out"], atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -77,7 +79,7 @@ def test_lora_equals_the_authors(forwards):
     transformer.load_lora_adapter(weights, prefix="transformer")
     expected = load_file(DIT / "forward_lora.safetensors")["m2n1.out"]
     found = forward(transformer, "m2n1", forwards)
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
     assert (found - forwards[0]["m2n1.out"]).abs().max() > 0.05, "the adapter did nothing"
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import nodes
 
-TOLERANCE = 2e-5
+TOLERANCE = 1e-4  # CPUs with AMX round by up to 6e-5 here; a wrong position is off by .7 and more
 
 
 def load_golden():
