@@ -93,6 +93,18 @@ MICRO = (
 )
 
 
+def take_apart(board: Board, picture: str) -> Wire:
+    """micro, an example picture, and the task that decomposes it; the layers."""
+    loaded = board.add("OmniAlphaLoadCheckpoint", "Load micro", (460, 60), (320, 110), checkpoint="micro")
+    board.group("Model", 440, -20, 800, 190)
+    image = load_picture(board, (460, 290), picture)
+    board.group("Picture", 440, 210, 800, 670)
+    return task(
+        board, (860, 60), "Take the picture apart", loaded["MODEL"], loaded["CLIP"], loaded["VAE"],
+        "decomposition_auto", image=image,
+    )  # fmt: skip
+
+
 def quick_start() -> dict:
     """The least that shows what the pack does."""
     board = Board()
@@ -103,14 +115,7 @@ def quick_start() -> dict:
         "at the other workflows of this pack under *Browse Templates*\n\n" + MISSING + "\n\n" + MICRO,
         (400, 560),
     )  # fmt: skip
-    loaded = board.add("OmniAlphaLoadCheckpoint", "Load micro", (460, 60), (320, 110), checkpoint="micro")
-    board.group("Model", 440, -20, 800, 190)
-    picture = load_picture(board, (460, 290), "omnialpha_lotus.png")
-    board.group("Picture", 440, 210, 800, 670)
-    layers = task(
-        board, (860, 60), "Take the picture apart", loaded["MODEL"], loaded["CLIP"], loaded["VAE"],
-        "decomposition_auto", image=picture,
-    )  # fmt: skip
+    layers = take_apart(board, "omnialpha_lotus.png")
     show_and_save(board, 1340, layers, "Background and object", "quick_start")
     return board.workflow("omnialpha_quick_start")
 
@@ -127,14 +132,7 @@ def two_stage() -> dict:
         "background, 1 the object.\n\n" + MISSING + "\n\n" + MICRO,
         (400, 520),
     )  # fmt: skip
-    loaded = board.add("OmniAlphaLoadCheckpoint", "Load micro", (460, 60), (320, 110), checkpoint="micro")
-    board.group("Model", 440, -20, 800, 190)
-    picture = load_picture(board, (460, 290), "omnialpha_frog.png")
-    board.group("Picture", 440, 210, 800, 670)
-    layers = task(
-        board, (860, 60), "Take the picture apart", loaded["MODEL"], loaded["CLIP"], loaded["VAE"],
-        "decomposition_auto", image=picture,
-    )  # fmt: skip
+    layers = take_apart(board, "omnialpha_frog.png")
     background = board.add("ImageFromBatch", "The background", (1340, 60), (320, 110), image=layers)["IMAGE"]
     blurred = board.add(
         "ImageBlur", "Edit it: here, a blur", (1340, 220), (320, 110), image=background, blur_radius=4, sigma=2.0

@@ -73,7 +73,7 @@ def read_ora(path, hidden: bool = False) -> Stack:
             return _read(archive, path, hidden)
     except FileNotFoundError as error:
         raise OmniAlphaError(f"There is no OpenRaster file at {path}.") from error
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:
         if isinstance(error, OmniAlphaError):
             raise
         raise OmniAlphaError(f"{path} is not a readable OpenRaster file, or it is damaged ({error}).") from error
