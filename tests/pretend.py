@@ -54,7 +54,8 @@ class PretendServer:
         self.executed: list[str] = []  # input names, in order
         self.submitted: list[str] = []
         self.unqueued: list[str] = []
-        self.freed = 0
+        self.remembered: dict[str, dict] = {}  # a graph as text -> the outputs it had
+        self.stalled = False
         self._forget()
 
     def _forget(self) -> None:
@@ -69,11 +70,15 @@ class PretendServer:
 
     def start(self) -> None:
         """Started again, with the files of before."""
-        self.up = True
+        self.up, self.stalled = True, False
+
+    def stall(self) -> None:
+        """Its thread for graphs died; the one for requests lives."""
+        self.stalled = True
 
     def work(self) -> None:
         """Begin a waiting graph, or finish the one that runs."""
-        if not self.up:
+        if not self.up or self.stalled:
             return
         if self.running is None:
             self.running = self.pending.pop(0) if self.pending else None
@@ -92,8 +97,9 @@ class PretendServer:
             error = {"node_id": "1", "node_type": "LoadImage", "exception_type": "PIL.UnidentifiedImageError",
                      "exception_message": "cannot identify image file"}  # fmt: skip
             return {"outputs": {}, "status": {"status_str": "error", "messages": [["execution_error", error]]}}
-        files = []
-        for layer in range(self.outputs):
+        known = self.remembered.setdefault(json.dumps(prompt), {})
+        files = known.setdefault("files", [])
+        for layer in range(len(files), self.outputs):
             name = f"cut_{len(self.saved):05}_.png"
             self.saved[name] = picture(json.dumps([prompt, content.decode(errors="replace"), layer]))
             files.append({"filename": name, "subfolder": "", "type": "output"})
@@ -140,10 +146,6 @@ class PretendServer:
         self._answer()
         self.unqueued += prompt_ids
         self.pending = [item for item in self.pending if item[0] not in prompt_ids]
-
-    def free(self) -> None:
-        self._answer()
-        self.freed += 1
 
     def download(self, output: Output, part: Path) -> None:
         self._answer()

@@ -105,9 +105,6 @@ class _Handler(BaseHTTPRequestHandler):
                 return _json({key: entry} if entry else {})
             if path == "/view" and query["filename"] in owner.saved:
                 return 200, owner.saved[query["filename"]]
-            if path == "/free":
-                owner.free()
-                return 200, b""
         except ServerTrouble:
             return 502, b"bad gateway"
         return 404, b"404: Not Found"

@@ -93,10 +93,6 @@ class Server:
         """Those classes of nodes that the server does not know."""
         return sorted(name for name in classes if name not in self._json("GET", f"/object_info/{quote(name, safe='')}"))
 
-    def free(self) -> None:
-        """Let the server forget the results that it keeps in memory, so that it makes them again."""
-        self._json("POST", "/free", json={"free_memory": True})
-
     def upload(self, path: Path, name: str) -> str:
         """Send a file; what inputs have to call it, which is what the server says it is called.
 

@@ -29,6 +29,7 @@ class Limits:
         in_flight: jobs given to a server at a time: one runs, the others wait so that it never idles.
         poll: how often a server is asked when its websocket says nothing.
         settle: how long an id may be unknown to queue and history before it counts as gone.
+        idle: how long a server may hold jobs and run none before it counts as out of order.
         grace: how long a server may be silent before its jobs are given to others.
         patience: how long no server may get anything done before the run stops.
         backoff: first pause after a server's trouble or a job's failure; doubled each time, up to `longest`.
@@ -37,6 +38,7 @@ class Limits:
     in_flight: int = 3
     poll: float = 2.0
     settle: float = 3.0
+    idle: float = 120.0
     grace: float = 20.0
     patience: float = 1800.0
     backoff: float = 1.0
@@ -78,6 +80,8 @@ class Worker:
         self.stopping = False  # hand out nothing new
         self.dropped = False  # set by the listener: the websocket broke, as it does when a server is killed
         self._uploaded: dict[str, str] = {}
+        self._remembered: dict[str, set[str]] = {}  # job -> nodes whose results the server remembers and has not
+        self._idle: tuple[set[str], float] | None = None  # what waits while nothing runs, and since when
         self._known = self._connected = self._fine = False
         self._troubles, self._retry_at = 0, 0.0
         self._down_since: float | None = None
@@ -132,7 +136,7 @@ class Worker:
         if lacking:
             raise ServerClosed(f"{self.server.name} lacks the nodes {', '.join(lacking)}; install them there.")
         self._known = True
-        queue, leftover = self.server.queue(), []
+        queue, leftover = self._queue(), []
         for prompt_id, job_id, _ in self.journal.open_attempts(self.server.name):
             if prompt_id in self.flights:
                 continue
@@ -189,7 +193,7 @@ class Worker:
         """Ask what became of the jobs given out: first the queue, then the history, so that none slips between."""
         if not self.flights:
             return
-        queue = self.server.queue()
+        queue = self._queue()
         for flight in list(self.flights.values()):
             if flight.prompt_id in queue.running or flight.prompt_id in queue.pending:
                 self._still_there(flight, queue)
@@ -201,6 +205,21 @@ class Worker:
                 flight.unknown_since = self.clock()
             elif self.clock() - flight.unknown_since >= self.limits.settle:
                 self._gone(flight)
+
+    def _queue(self) -> Queue:
+        """What the server has. An error in ComfyUI's own upkeep can end the thread that runs graphs, while the server
+        goes on to answer and to take jobs that it will never run: then jobs wait, none runs, and nothing changes."""
+        queue, now = self.server.queue(), self.clock()
+        if queue.running or not queue.pending:
+            self._idle = None
+        elif self._idle is None or self._idle[0] != queue.pending:
+            self._idle = (queue.pending, now)
+        elif now - self._idle[1] >= self.limits.idle:
+            raise ServerTrouble(
+                f"{self.server.name} has had {len(queue.pending)} jobs waiting and none running for "
+                f"{now - self._idle[1]:.0f} s; the thread that runs them has probably died. Restart that ComfyUI."
+            )
+        return queue
 
     def _still_there(self, flight: Flight, queue: Queue) -> None:
         if flight.outage or flight.adopted:
@@ -239,7 +258,6 @@ class Worker:
             results = self._fetch(flight.job, outcome)
         except Damaged as damaged:
             self._failed(flight, "damaged", str(damaged))
-            self.server.free()  # it may remember results whose files are gone
             return
         del self.flights[flight.prompt_id]
         self._good()
@@ -250,8 +268,12 @@ class Worker:
         results = []
         for number, output in enumerate(success.outputs, 1):
             part = self.folder.part(job.id, number)
-            self.server.download(output, part)
-            check(part, output.filename)
+            try:
+                self.server.download(output, part)
+                check(part, output.filename)
+            except Damaged:
+                self._remembered.setdefault(job.id, set()).add(output.node)
+                raise
             title = self.workflow.title(output.node) if output.node in self.workflow.prompt else output.node
             wanted = self.folder.wanted(job, number, title, output.filename)
             results.append(Result(number, wanted, sha256(part), part.stat().st_size, output.node))
@@ -264,7 +286,8 @@ class Worker:
         flight = self.flights[prompt_id] = Flight(job, prompt_id)
         try:
             values = {key: self._on_server(value) for key, value in job.values.items()}
-            given = self.server.submit(self.workflow.changed(values), prompt_id, self.client_id)
+            graph = self.workflow.changed(values, anew=self._remembered.get(job.id, ()), mark=prompt_id)
+            given = self.server.submit(graph, prompt_id, self.client_id)
         except Refused as refused:
             self._failed(flight, refused.kind, str(refused))
             return

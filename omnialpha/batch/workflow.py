@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,11 +119,22 @@ class Workflow:
             return self._role(name.lower())
         raise OmniAlphaError(f"{self.name} has no node called '{name}'. {self._choices()}")
 
-    def changed(self, values: Mapping[Target, Any]) -> dict[str, Any]:
-        """A copy of the graph with these inputs."""
+    def changed(self, values: Mapping[Target, Any], anew: Collection[str] = (), mark: str = "") -> dict[str, Any]:
+        """A copy of the graph with these inputs.
+
+        Args:
+            anew: nodes that are to run even where the server remembers their results. ComfyUI knows a node again by
+                its inputs, those it has no use for included, so `mark` is given to them as one. (`/free` would empty
+                the whole cache, but it unloads models too, in which ComfyUI 0.8.0 can lose its worker thread.)
+            mark: differs from attempt to attempt.
+        """
         prompt = copy.deepcopy(dict(self.prompt))
         for target, value in values.items():
             prompt[target.node]["inputs"][target.input] = value
+        for node in anew:
+            # A node that another one expanded into is none of the graph's own: then all run.
+            for key in [node] if node in prompt else prompt:
+                prompt[key]["inputs"]["_anew"] = mark
         return prompt
 
     def convert(self, target: Target, value: Any) -> Any:
