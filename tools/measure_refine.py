@@ -1,8 +1,8 @@
 """Measures `omnialpha refine` on held-out composites against plain upscaling; docs/refine.md has the numbers.
 
-    python -m omnialpha data build configs/micro/test.yaml --set size=512 --set count=32 --packages node_modules \\
+    python -m omnialpha data build configs/micro/test.yaml --set size=512 --set count=96 --packages node_modules \\
         --out data/refine
-    python tools/measure_refine.py data/refine
+    python tools/measure_refine.py data/refine --skip 32
 
 The model's matte is the true alpha made small (`--seen` pixels), rounded to 8 bits, with `--noise`; or, with `--micro`,
 what the built-in model makes of the picture and a trimap.
@@ -38,7 +38,8 @@ def main() -> None:
         "--noise", type=float, default=0.0, help="standard error of the model's colours and soft alpha (%(default)s)"
     )
     parser.add_argument("--micro", action="store_true", help="mattes by the built-in model")
-    parser.add_argument("--count", type=int, help="records, the first ones (all)")
+    parser.add_argument("--skip", type=int, default=0, help="records to leave out, the first ones (%(default)s)")
+    parser.add_argument("--count", type=int, help="records after those (all)")
     args = parser.parse_args()
     pipeline = None
     if args.micro:
@@ -47,7 +48,7 @@ def main() -> None:
         pipeline = OmniAlphaPipeline.from_pretrained("micro")
     alphas: dict[str, list] = {}
     colours: dict[str, list] = {}
-    for picture, truth in tqdm(list(examples(args.dataset, args.count)), unit="picture", disable=None):
+    for picture, truth in tqdm(list(examples(args.dataset, args.skip, args.count)), unit="picture", disable=None):
         matte = model_matte(truth, args) if pipeline is None else micro_matte(pipeline, picture, truth)
         measure(picture, truth, matte, alphas, colours)
     how = "micro" if args.micro else f"the true alpha at {args.seen} px, noise {args.noise:g}"
@@ -61,9 +62,9 @@ def main() -> None:
         print(f"{name:34}{255 * torch.tensor(rows).mean():12.2f}")
 
 
-def examples(dataset: Path, count: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def examples(dataset: Path, skip: int, count: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(picture [3, H, W], the true object [4, H, W])."""
-    for record in read_records(dataset).records[:count]:
+    for record in read_records(dataset).records[skip:][:count]:
         yield read_layer(record.pictures["composite"])[:3], read_layer(record.pictures["foreground"])
 
 
