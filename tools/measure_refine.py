@@ -38,7 +38,9 @@ def main() -> None:
         "--noise", type=float, default=0.0, help="standard error of the model's colours and soft alpha (%(default)s)"
     )
     parser.add_argument("--micro", action="store_true", help="mattes by the built-in model")
-    parser.add_argument("--skip", type=int, default=0, help="records to leave out, the first ones (%(default)s)")
+    parser.add_argument(
+        "--skip", type=int, default=0, help="leave out the first records and their objects (%(default)s)"
+    )
     parser.add_argument("--count", type=int, help="records after those (all)")
     args = parser.parse_args()
     pipeline = None
@@ -64,7 +66,9 @@ def main() -> None:
 
 def examples(dataset: Path, skip: int, count: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(picture [3, H, W], the true object [4, H, W])."""
-    for record in read_records(dataset).records[skip:][:count]:
+    records = read_records(dataset).records
+    known = {record.captions["foreground"] for record in records[:skip]}
+    for record in [record for record in records[skip:] if record.captions["foreground"] not in known][:count]:
         yield read_layer(record.pictures["composite"])[:3], read_layer(record.pictures["foreground"])
 
 
