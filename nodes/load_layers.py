@@ -30,7 +30,7 @@ class OmniAlphaLoadLayers(io.ComfyNode):
                     options=input_files(),
                     upload=io.UploadType.image,
                     tooltip="A file of ComfyUI's input folder: PNG, WebP, TIFF, ... as one layer, .psd, .psb or .ora "
-                    "as all of theirs. Copy layered files there where the upload button does not offer them.",
+                    "as all of theirs. Upload one with the button, or drop it on the node.",
                 ),
                 clean_input(),
                 io.Boolean.Input(

@@ -3,6 +3,7 @@
 // the same and is only less talkative.
 import { app } from '../../scripts/app.js';
 import { api } from '../../scripts/api.js';
+import { dressAll, keepDressed, letGo } from './task/vue_nodes.js';
 
 const NODE = 'OmniAlphaTask';
 const INPUT = 1; // litegraph's name for the left side
@@ -49,6 +50,7 @@ function show(node) {
   if (said) choice.tooltip = `${said.title}: ${said.help}`;
   node.graph?.trigger?.('node:slot-label:changed', { nodeId: node.id, slotType: INPUT });
   node.setDirtyCanvas?.(true, true);
+  dressAll();
 }
 
 /** Run `after` whenever the method has run. */
@@ -76,6 +78,8 @@ app.registerExtension({
     const choice = widgetOf(node, 'task');
     if (choice) follow(choice, 'callback', () => show(node));
     follow(node, 'onConfigure', () => show(node)); // a saved workflow brings its own choice
+    follow(node, 'onRemoved', () => letGo(node));
+    keepDressed(node);
     show(node);
   },
   getNodeMenuItems(node) {
