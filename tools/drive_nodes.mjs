@@ -66,7 +66,7 @@ async function useTask(page, vue, { folder, tasks, typed }, mode) {
   return { shown, told };
 }
 
-/** Runs in the page: run a graph; what went wrong, or null. */
+/** Runs in the page: run a graph that ends in the viewer, wait until that shows layers; what went wrong, or null. */
 async function runInPage([graph, seconds]) {
   const { app } = window;
   await app.loadApiJson(graph, 'graph.json');
@@ -78,6 +78,8 @@ async function runInPage([graph, seconds]) {
   });
   await app.queuePrompt(0, 1);
   const error = await ended;
+  const rows = () => document.querySelector('.omnialpha-viewer li');
+  for (const end = Date.now() + 60_000; !error && !rows() && Date.now() < end;) await window.settle(200);
   await window.settle();
   return error;
 }
@@ -86,14 +88,26 @@ async function runInPage([graph, seconds]) {
 const readInPage = () => [...document.querySelectorAll('.dom-widget, [data-node-id]')]
   .filter((one) => one.checkVisibility()).map((one) => one.textContent).join(' ');
 
+/** The file dialog that a click opens. On a busy machine the browser may take a click after a script for the script's. */
+async function chooserAfter(page, click) {
+  for (let tries = 0; tries < 6; tries++) {
+    await page.waitForTimeout(1000);
+    const asked = page.waitForEvent('filechooser', { timeout: 5000 }).catch(() => null);
+    await click();
+    const chooser = await asked;
+    if (chooser) return chooser;
+  }
+  throw new Error('no file dialog opened');
+}
+
 async function useLoader(page, vue, { folder, psd, ora }, mode) {
   const id = await page.evaluate(aloneInPage, 'OmniAlphaLoadLayers');
   const at = await page.evaluate(() => {
     const [node] = window.app.graph._nodes;
     return [node.pos[0] + node.size[0] / 2, node.pos[1] + window.widgetOf(node, 'upload').last_y + 10];
   });
-  const [chooser] = await Promise.all([page.waitForEvent('filechooser'),
-    vue ? page.locator(`[data-node-id="${id}"] label:has(input[type=file])`).click() : page.mouse.click(...at)]);
+  const chooser = await chooserAfter(page, () => (
+    vue ? page.locator(`[data-node-id="${id}"] label:has(input[type=file])`).click() : page.mouse.click(...at)));
   const facts = { offered: await chooser.element().evaluate((input) => input.accept) };
   const state = () => page.evaluate(() => {
     const [node] = window.app.graph._nodes;
@@ -157,8 +171,8 @@ async function inBothModes(settings, use) {
 }
 try {
   await inBothModes({}, async (page, vue, mode, problems) => {
-    const task = await useTask(page, vue, order, mode);
     const loader = await useLoader(page, vue, order, mode);
+    const task = await useTask(page, vue, order, mode);
     const failed = await page.evaluate(runInPage, [order.untrained, 240]);
     const note = await page.evaluate(readInPage);
     await page.screenshot({ path: `${order.folder}/${mode}-untrained.png` });

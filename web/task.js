@@ -66,6 +66,7 @@ function follow(object, method, after) {
 app.registerExtension({
   name: 'OmniAlpha.Task',
   async init() {
+    api.addEventListener('progress_text', dressAll); // notes
     await loadWords().catch((error) => console.warn('OmniAlpha: no words for the task node', error));
   },
   beforeRegisterNodeDef(_type, schema) {
@@ -74,12 +75,13 @@ app.registerExtension({
     labels = { guide: schema.input?.optional?.guide?.[1]?.display_name };
   },
   nodeCreated(node) {
+    if (!node.comfyClass?.startsWith('OmniAlpha')) return;
+    keepDressed(node);
+    follow(node, 'onRemoved', () => letGo(node));
     if (node.comfyClass !== NODE) return;
     const choice = widgetOf(node, 'task');
     if (choice) follow(choice, 'callback', () => show(node));
     follow(node, 'onConfigure', () => show(node)); // a saved workflow brings its own choice
-    follow(node, 'onRemoved', () => letGo(node));
-    keepDressed(node);
     show(node);
   },
   getNodeMenuItems(node) {

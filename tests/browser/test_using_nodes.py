@@ -118,7 +118,7 @@ def test_viewer_speaks_chinese(used: dict[str, dict], mode: str):
     assert facts["error"] is None
     assert facts["before"] == [words["empty"]]
     assert {words["background"], words["all"], words["white"], words["enlarge"]} <= set(facts["spoken"])
-    assert {words[key].replace("{name}", "b") for key in ("hide", "solo", "opacity")} <= set(facts["spoken"])
+    assert {words[key].replace("{name}", "b") for key in ("show", "solo", "opacity")} <= set(facts["spoken"])
     assert name in facts["titles"]
     if mode == "vue":
         assert any(name in header for header in facts["headers"])

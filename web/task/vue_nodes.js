@@ -1,10 +1,13 @@
-// What task.js shows, on Vue nodes. They are drawn from copies of a node's state: older ones keep a socket's first name,
-// and their text fields know no placeholder. Both are set on the elements, and again whenever those are made anew.
+// What classic nodes show and Vue nodes may not: they are drawn from copies of a node's state, older ones keep a socket's
+// first name and pass over notes, and their text fields know no placeholder. All of it is set on the elements, and again
+// whenever those are made anew.
 import { make } from '../viewer/dom.js';
 
 // Older Vue nodes hide placeholders until the field is used.
-const STYLE = '.omnialpha-hint::placeholder { opacity: 0.7 !important; }';
-const dressed = new Set(); // task nodes there are
+const STYLE = `.omnialpha-hint::placeholder { opacity: 0.7 !important; }
+  .omnialpha-said { padding: 4px 16px 8px; font-size: 12px; color: var(--fg-color, inherit); overflow-wrap: anywhere; }`;
+const NOTE = '$$node-text-preview'; // the frontend's own widget for what a node says while it runs
+const dressed = new Set(); // nodes of ours that there are
 let watching, waiting = false;
 
 function set(element, property, value) {
@@ -25,9 +28,19 @@ function dress(node, element) {
     set(area, 'placeholder', hint.startsWith(title) ? hint.slice(title.length).replace(/^[:：]\s*/, '') : hint);
     area.classList.add('omnialpha-hint');
   }
+  showNote(node, element);
 }
 
-/** Dress all task nodes that are drawn, once per frame at most. */
+/** Show what a node said, where the frontend does not. */
+function showNote(node, element) {
+  const text = node.widgets?.find((widget) => widget.name === NOTE)?.value;
+  const ours = element.querySelector('.omnialpha-said');
+  if (!text || (!ours && element.textContent.includes(text))) return ours?.remove();
+  if (!ours) return element.append(make('div', { class: 'omnialpha-said' }, text));
+  set(ours, 'textContent', text);
+}
+
+/** Dress all nodes of ours that are drawn, once per frame at most. */
 export function dressAll() {
   if (waiting || !window.LiteGraph?.vueNodesMode) return;
   waiting = true;
