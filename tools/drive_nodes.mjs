@@ -170,9 +170,10 @@ async function inBothModes(settings, use) {
   }
 }
 try {
-  await inBothModes({}, async (page, vue, mode, problems) => {
+  await inBothModes({ 'Comfy.Locale': 'en' }, async (page, vue, mode, problems) => {
     const loader = await useLoader(page, vue, order, mode);
     const task = await useTask(page, vue, order, mode);
+    order.untrained['2'].inputs.seed += 1; // ComfyUI does not run again what it has run, and says nothing
     const failed = await page.evaluate(runInPage, [order.untrained, 240]);
     const note = await page.evaluate(readInPage);
     await page.screenshot({ path: `${order.folder}/${mode}-untrained.png` });

@@ -6,7 +6,7 @@ import { make } from '../viewer/dom.js';
 // Older Vue nodes hide placeholders until the field is used.
 const STYLE = `.omnialpha-hint::placeholder { opacity: 0.7 !important; }
   .omnialpha-said { padding: 4px 16px 8px; font-size: 12px; color: var(--fg-color, inherit); overflow-wrap: anywhere; }`;
-const NOTE = '$$node-text-preview'; // the frontend's own widget for what a node says while it runs
+const said = new Map(); // id of a node in a run -> its last note
 const dressed = new Set(); // nodes of ours that there are
 let watching, waiting = false;
 
@@ -33,7 +33,7 @@ function dress(node, element) {
 
 /** Show what a node said, where the frontend does not. */
 function showNote(node, element) {
-  const text = node.widgets?.find((widget) => widget.name === NOTE)?.value;
+  const text = node.graph === (window.app.graph.rootGraph ?? window.app.graph) ? said.get(String(node.id)) : '';
   const ours = element.querySelector('.omnialpha-said');
   if (!text || (!ours && element.textContent.includes(text))) return ours?.remove();
   if (!ours) return element.append(make('div', { class: 'omnialpha-said' }, text));
@@ -51,6 +51,18 @@ export function dressAll() {
       if (element && node.graph === window.app.canvas?.graph) dress(node, element);
     }
   });
+}
+
+/** Take a note that a node's run has sent. */
+export function hear({ detail }) {
+  said.set(String(detail.nodeId), detail.text);
+  dressAll();
+}
+
+/** Another run: its nodes say anew what is to be said. */
+export function forget() {
+  said.clear();
+  dressAll();
 }
 
 /** Keep a node dressed for as long as it is there. */
