@@ -84,8 +84,8 @@ async function runInPage([graph, seconds]) {
   return error;
 }
 
-/** Runs in the page: all texts that can be read on the nodes. */
-const readInPage = () => [...document.querySelectorAll('.dom-widget, [data-node-id]')]
+/** Runs in the page: all texts that can be read on the nodes and in messages. */
+const readInPage = () => [...document.querySelectorAll('.dom-widget, [data-node-id], .p-toast')]
   .filter((one) => one.checkVisibility()).map((one) => one.textContent).join(' ');
 
 /** The file dialog that a click opens. On a busy machine the browser may take a click after a script for the script's. */

@@ -64,7 +64,9 @@ app.registerExtension({
     const drop = node.onDragDrop;
     node.onDragDrop = function (event, ...more) {
       const layered = [...(event?.dataTransfer?.files ?? [])].filter((file) => isLayered(file.name));
-      return layered.length ? upload(node, layered) : drop?.call(this, event, ...more);
+      if (!layered.length) return drop?.call(this, event, ...more);
+      upload(node, layered);
+      return true; // taken: the frontend need not look for a workflow in it
     };
   },
 });

@@ -53,10 +53,19 @@ export function dressAll() {
   });
 }
 
+/** On classic nodes the frontend shows notes; a message at the side where it has not. */
+function sayAloud(id, text) {
+  const { app, LiteGraph } = window;
+  const node = [...dressed].find((one) => String(one.id) === id);
+  if (!node || LiteGraph.vueNodesMode || node.widgets?.some((widget) => widget.name === '$$node-text-preview')) return;
+  app.extensionManager.toast.add({ severity: 'warn', summary: node.title, detail: text, life: 20_000 });
+}
+
 /** Take a note that a node's run has sent. */
 export function hear({ detail }) {
   said.set(String(detail.nodeId), detail.text);
   dressAll();
+  setTimeout(() => sayAloud(String(detail.nodeId), detail.text), 500);
 }
 
 /** Another run: its nodes say anew what is to be said. */
