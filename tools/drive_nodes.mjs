@@ -85,7 +85,7 @@ async function runInPage([graph, seconds]) {
 }
 
 /** Runs in the page: all texts that can be read on the nodes and in messages. */
-const readInPage = () => [...document.querySelectorAll('.dom-widget, [data-node-id], .p-toast')]
+const readInPage = () => [...document.querySelectorAll('.dom-widget, [data-node-id], .p-toast, [role=alert]')]
   .filter((one) => one.checkVisibility()).map((one) => one.textContent).join(' ');
 
 /** The file dialog that a click opens. On a busy machine the browser may take a click after a script for the script's. */

@@ -57,7 +57,8 @@ export function dressAll() {
 function sayAloud(id, text) {
   const { app, LiteGraph } = window;
   const node = [...dressed].find((one) => String(one.id) === id);
-  if (!node || LiteGraph.vueNodesMode || node.widgets?.some((widget) => widget.name === '$$node-text-preview')) return;
+  const shown = () => [...document.querySelectorAll('.dom-widget')].some((one) => one.textContent.includes(text));
+  if (!node || LiteGraph.vueNodesMode || shown()) return;
   app.extensionManager.toast.add({ severity: 'warn', summary: node.title, detail: text, life: 20_000 });
 }
 
@@ -65,7 +66,7 @@ function sayAloud(id, text) {
 export function hear({ detail }) {
   said.set(String(detail.nodeId), detail.text);
   dressAll();
-  setTimeout(() => sayAloud(String(detail.nodeId), detail.text), 500);
+  setTimeout(() => sayAloud(String(detail.nodeId), detail.text), 1000);
 }
 
 /** Another run: its nodes say anew what is to be said. */
