@@ -18,13 +18,13 @@ HEAVY = {"diffusers", "transformers", "peft", "accelerate", "skimage", "scipy"}
 # package -> what it is imported as, where the two differ
 IMPORT_NAME = {
     "pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml", "psd-tools": "psd_tools", "pypng": "png",
-    "websocket-client": "websocket",
+    "websocket-client": "websocket", "universal-pathlib": "upath",
 }  # fmt: skip
 # Rooms that inference never enters, and the file that lists what they may use beside requirements.txt.
 EXTRAS = [
     ({"train", "data", "evaluation", "config.py", "metrics.py"}, "requirements-train.txt"),
     ({"batch"}, "requirements-batch.txt"),
-    ({"ray_engine.py"}, "requirements-ray.txt"),
+    ({"ray_engine.py", "remote.py"}, "requirements-ray.txt"),
 ]
 
 
