@@ -6,15 +6,18 @@ import importlib.util
 import json
 import os
 import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from omnialpha.batch import ray_engine
 from omnialpha.batch.jobs import from_patterns, make_jobs
 from omnialpha.batch.journal import Journal
 from omnialpha.batch.painter import Changed, Painter
-from omnialpha.batch.ray_engine import Cluster, RayRun, task_graph
+from omnialpha.batch.ray_engine import Cluster, RayRun, Tally, Worker, task_graph
 from omnialpha.batch.results import Folder
 from omnialpha.batch.runner import prepare
 from omnialpha.batch.workflow import Target
@@ -94,6 +97,30 @@ def test_an_input_that_changed_or_went_is_told_apart(pictures):
             painter.paint({"image": [str(path), "0" * 64]})
 
 
+class Rough:
+    """In place of the pipeline's `Painter`: what a job's text says happens to it."""
+
+    def __init__(self, checkpoint: str, device: str):
+        if checkpoint == "none":
+            raise OmniAlphaError("There is no such checkpoint.")
+
+    def paint(self, values):
+        raise {"changed": Changed("other"), "refused": OmniAlphaError("bad"), "failed": OSError("cut")}[values["text"]]
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("changed", "other"), ("refused", "bad"), ("failed", "OSError: cut")])
+def test_whatever_happens_to_a_job_is_an_answer(kind, reason, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda count: count))
+    monkeypatch.setattr(ray_engine, "Painter", Rough)
+    tally = SimpleNamespace(begin=SimpleNamespace(remote=Tally().begin))
+    batch = {"job": ["a"], "values": [json.dumps({"text": kind})]}
+    [first], [again] = (Worker("micro", "cpu", tally)(batch)["answer"] for _ in range(2))
+    assert (first.job, first.kind, first.reason) == ("a", kind, reason)
+    assert again.kind == "crashed"  # Ray gives a job again only when its process died
+    [broken] = Worker("none", "cpu", tally)(batch)["answer"]
+    assert (broken.kind, broken.reason) == (ray_engine.BROKEN, "There is no such checkpoint.")
+
+
 class Trial:
     """A run over pictures; `kill` ends the process that gave the first answer, which is at its next job by then."""
 
@@ -118,9 +145,10 @@ class Trial:
 
 @needs_ray
 @pytest.mark.slow
-def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path, pictures):
+def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path, pictures, monkeypatch):
     from upath import UPath
 
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's 15 lets workers starve on a busy machine
     calm = Trial(str(pictures), tmp_path / "calm", tmp_path / "calm-own")
     killed = Trial(f"file://{pictures}/*.png", UPath(f"file://{tmp_path}/killed"), tmp_path / "killed-own", kill=True)
     for trial in (calm, killed):

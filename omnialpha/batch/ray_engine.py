@@ -206,7 +206,7 @@ class RayRun:
     def _round(self, ray, jobs: Sequence[Job], workers: int, share: Mapping[str, float]) -> None:
         """Each of these jobs once."""
         tally = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tally).remote()
-        rows = [{"job": job.id, "values": json.dumps(self._values(job))} for job in jobs]
+        rows = [{"job": job.id, "values": json.dumps(self.values(job))} for job in jobs]
         answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             Worker, fn_constructor_args=(self.checkpoint, self.cluster.device, tally), batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers), **share,
@@ -215,14 +215,14 @@ class RayRun:
         try:
             for row in answers.iter_rows():
                 answer = row["answer"]
-                self._ended(waiting.pop(answer.job), answer)
+                self.ended(waiting.pop(answer.job), answer)
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise OmniAlphaError(f"Ray gave up: {reason} Run the same command again to go on.") from error
         for job in waiting.values():
-            self._ended(job, Answer(job.id, PREFIX + "data", kind="crashed", reason="Ray lost it."))
+            self.ended(job, Answer(job.id, PREFIX + "data", kind="crashed", reason="Ray lost it."))
 
-    def _values(self, job: Job) -> dict[str, Any]:
+    def values(self, job: Job) -> dict[str, Any]:
         """The inputs of the task, with a job's own."""
         values = dict(self.graph.prompt["task"]["inputs"])
         for name in ("image", "guide"):
@@ -232,7 +232,7 @@ class RayRun:
             values[name] = [_anywhere(value.path), value.sha256] if isinstance(value, File) else value
         return values
 
-    def _ended(self, job: Job, answer: Answer) -> None:
+    def ended(self, job: Job, answer: Answer) -> None:
         """Write down what came of a job. Ray knows nothing of it after a stop, so that an attempt is noted only now."""
         if answer.kind == BROKEN:
             raise OmniAlphaError(f"{answer.worker} cannot start: {answer.reason}")
