@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,15 +201,44 @@ def test_a_lora_does_in_the_pipeline_what_it_did_in_training(cache, tmp_path):
     assert not torch.equal(first, second)
 
 
+def on_two_processes(program: list[str], config: Path, out: Path) -> str:
+    """Train on two processes; what they said."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *program,
+               "train", "transformer", str(config), "--threads", "1", "--out", str(out)]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 @pytest.mark.slow
 def test_two_processes_end_with_the_same_weights(cache, tmp_path):
-    config = config_file(tmp_path, settings(cache, steps=3))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611", "-m",
-               "omnialpha", "train", "transformer", str(config), "--threads", "1", "--out",
-               str(tmp_path / "run")]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "on 2 processes" in done.stdout and [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3]
+    said = on_two_processes(["-m", "omnialpha"], config_file(tmp_path, settings(cache, steps=3)), tmp_path / "run")
+    assert "on 2 processes" in said and [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [None, {"rank": 4}])
+def test_a_model_spread_over_processes_trains_as_a_whole_one(cache, tmp_path, lora):
+    """FSDP: the same losses, the same file, and the same again after a stop."""
+    start = {"build": TINY} if lora is None else {"build": None, "checkpoint": "micro", "lora": lora}
+    config = config_file(tmp_path, settings(cache, steps=4, train_text_encoder=False, **start))
+    whole, spread = tmp_path / "whole", tmp_path / "spread"
+    on_two_processes(["-m", "omnialpha"], config, whole)
+    program = [str(ROOT / "tests/sharded.py")]
+    on_two_processes(program, config, spread)
+    losses = [[line["loss"] for line in lines(run)] for run in (whole, spread)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    file = "checkpoint/transformer/diffusion_pytorch_model.safetensors" if lora is None else "lora.safetensors"
+    one, other = load_file(whole / file), load_file(spread / file)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.allclose(value.float(), other[name].float(), atol=2e-3), name
+    if lora is None:
+        assert OmniAlphaPipeline.from_pretrained(spread / "checkpoint")
+    shutil.rmtree(max((spread / "state").iterdir()))  # as if it had been stopped at step 2
+    on_two_processes(program, config, spread)
+    assert [line["loss"] for line in lines(spread)] == losses[1]
 
 
 @pytest.mark.parametrize(("change", "words"), [
@@ -226,8 +256,6 @@ def test_bad_caches_are_refused_before_any_step(cache, dataset, tmp_path):
     config = read_config(TransformerConfig, config_file(tmp_path, settings(tmp_path / "nothing")))
     with pytest.raises(OmniAlphaError, match="is no cache of latents"):
         CacheSource(config)
-    import shutil
-
     torn = tmp_path / "torn"
     shutil.copytree(cache, torn)
     shard = next(torn.glob("*.safetensors"))

@@ -6,7 +6,7 @@ They are the public checkpoint's classes with small numbers, so the library and 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -125,9 +125,9 @@ def build_transformer(sizes: Architecture = Architecture()):  # noqa: B008 - nev
     return model
 
 
-def as_half(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The state as float16, for the disk. Raises ValueError where float16 cannot hold a value."""
-    state = {name: tensor.detach().half().contiguous() for name, tensor in module.state_dict().items()}
+def as_half(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state as float16, for the disk. Raises ValueError where float16 cannot hold a value."""
+    state = {name: tensor.detach().half().contiguous() for name, tensor in state.items()}
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds values beyond float16")

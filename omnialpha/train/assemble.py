@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from ..settings import Settings
 from ..tasks import TASKS
 from .architecture import as_half, save_tokenizer
-from .state import write_json, write_tensors
+from .state import gathered, write_json, write_tensors
 
 FORMAT = {"format": "pt"}  # what transformers and diffusers look for in a file's metadata
 
@@ -46,23 +47,31 @@ def write_vae(vae, out: Path) -> None:
     """A VAE in diffusers layout, weights as float16."""
     out.mkdir(parents=True, exist_ok=True)
     vae.save_config(out)
-    write_tensors(out / "diffusion_pytorch_model.safetensors", as_half(vae), FORMAT)
+    write_tensors(out / "diffusion_pytorch_model.safetensors", as_half(vae.state_dict()), FORMAT)
 
 
-def write_models(transformer, text_encoder, tokenizer, settings: Settings, out: Path, half: bool = True) -> None:
+def write_models(
+    transformer, text_encoder, tokenizer, settings: Settings, out: Path, half: bool = True, main: bool = True
+) -> None:
     """Everything but the VAE, plus the small JSON files that make it a checkpoint; files are replaced one by one.
+
+    Every process of a run has to call it, for what is spread over them; the main one writes.
 
     Args:
         transformer, text_encoder, tokenizer: the models.
         settings: what the checkpoint says about itself.
         out: the folder.
         half: weights as float16, for a small download; otherwise as they are.
+        main: this is the process that writes.
     """
-    stored = as_half if half else (lambda module: module.state_dict())
-    (out / "transformer").mkdir(parents=True, exist_ok=True)
-    transformer.save_config(out / "transformer")
-    write_tensors(out / "transformer/diffusion_pytorch_model.safetensors", stored(transformer), FORMAT)
-    state = stored(text_encoder)
+    states = [gathered(module.state_dict(), main) for module in (transformer, text_encoder)]
+    if not main:
+        return
+    drawn, state = map(as_half, states) if half else states
+    config = json.loads(transformer.to_json_string())
+    # Spreading a model over processes changes the name of its class.
+    write_json(out / "transformer/config.json", config | {"_class_name": MODEL_INDEX["transformer"][1]})
+    write_tensors(out / "transformer/diffusion_pytorch_model.safetensors", drawn, FORMAT)
     state.pop("lm_head.weight", None)  # tied to the embedding, and never used: only hidden states are read
     (out / "text_encoder").mkdir(parents=True, exist_ok=True)
     text_encoder.config.save_pretrained(out / "text_encoder")

@@ -75,21 +75,19 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
     parts = build_parts(config, source, accelerator.device)
     if accelerator.is_main_process:
         say(describe_plan(config, parts, accelerator))
-    if sharded:
-        parts.transformer = accelerator.prepare(parts.transformer)
     modules = parts.trained()
-    named = [(f"{key}.{name}", param) for key, module in modules.items() for name, param in module.named_parameters()]
-    named = [(name, param) for name, param in named if param.requires_grad]
-    params = [param for _, param in named]
+    named = trained_parameters(modules)
     optimizers = make_optimizers(named, config)
-    if sharded:
-        optimizers = {name: accelerator.prepare(item) for name, item in optimizers.items()}
+    if sharded:  # together: the parameters that the optimiser holds are exchanged for spread ones
+        parts.transformer, optimizers["adamw"] = accelerator.prepare(parts.transformer, optimizers["adamw"])
+        modules = parts.trained()
+        named = trained_parameters(modules)
+    params = [param for _, param in named]
     average = Average(named, config.ema)
-    with accelerator.main_process_first():
-        run = Run(
-            out, to_dict(config), modules=modules, optimizers=optimizers, average=average, steps=config.steps,
-            save_every=config.save_every, log_every=config.log_every, main=accelerator.is_main_process,
-        )  # fmt: skip
+    run = Run(
+        out, to_dict(config), modules=modules, optimizers=optimizers, average=average, steps=config.steps,
+        save_every=config.save_every, log_every=config.log_every, main=accelerator.is_main_process,
+    )  # fmt: skip
     encoder = PromptEncoder(parts.text_encoder, parts.tokenizer)
     prompts = encoder if config.train_text_encoder else CachedPrompts(encoder, out / "text")
     channels = torch.tensor(source.channels) if config.decoder_weighted and source.channels else None
@@ -120,6 +118,12 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
             run.sheet("tasks", draw_sheet(parts, vae, config, step + 1))
             average.swap()
     accelerator.end_training()
+
+
+def trained_parameters(modules: dict[str, torch.nn.Module]) -> list[tuple[str, torch.nn.Parameter]]:
+    """(name, parameter) of everything that is trained."""
+    named = [(f"{key}.{name}", param) for key, module in modules.items() for name, param in module.named_parameters()]
+    return [(name, param) for name, param in named if param.requires_grad]
 
 
 def batch_loss(
@@ -206,12 +210,12 @@ def export(parts: Parts, config: TransformerConfig, average: Average, vae, out: 
     try:
         if config.lora:
             write_lora(parts.transformer, config.lora, out / "lora.safetensors", accelerator.is_main_process)
-        elif accelerator.is_main_process:
+        else:
             write_models(
                 parts.transformer, parts.text_encoder, parts.tokenizer, parts.settings, out / "checkpoint",
-                half=parts.checkpoint is None,
+                half=parts.checkpoint is None, main=accelerator.is_main_process,
             )  # fmt: skip
-            if not (out / "checkpoint/vae").exists():  # it never changes
+            if accelerator.is_main_process and not (out / "checkpoint/vae").exists():  # it never changes
                 write_vae(vae, out / "checkpoint/vae")
     finally:
         average.swap()
