@@ -16,6 +16,7 @@ examples:
   batch removal.json --image 'in/*.png' --guide 'masks/{stem}.png' --out out
   batch matting.json --image 'in/**/*.png' --server http://a:8188 --server http://b:8188 --out out
   batch matting.json --manifest jobs.csv --out out --dry-run
+  batch matting_auto --engine ray --image 's3://bucket/in/*.png' --out s3://bucket/out --journal journal
 Inputs are named TITLE.INPUT or ID.INPUT after the workflow's nodes; --image, --guide and --text find theirs. The
 columns of a manifest are such names. docs/headless.md explains it all.
 exit code: 0 all done, 3 some set aside with a reason, 4 some unfinished, 130 stopped, 2 the command is wrong."""

@@ -163,7 +163,8 @@ def test_paths_of_this_machine_are_no_addresses(tmp_path):
     assert isinstance(remote.locate("~/a"), Path)
 
 
-def test_the_command_asks_where_the_journal_goes(bucket, tmp_path, capsys):
+def test_the_command_asks_where_the_journal_goes(bucket, monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).resolve().parent.parent)
     fill(bucket, "in/a.png")
     common = ["batch", "matting_auto", "--image", f"{bucket}/in/*.png", "--out", f"{bucket}/out"]
     assert main([*common, "--engine", "ray"]) == 2
@@ -172,4 +173,6 @@ def test_the_command_asks_where_the_journal_goes(bucket, tmp_path, capsys):
     assert "folder of this machine" in capsys.readouterr().err
     assert main([*common, "--engine", "ray", "--dry-run"]) == 0
     assert f"{bucket}/in/a.png" in capsys.readouterr().out
+    assert main(["batch", "workflows/api/omnialpha_matting.json", *common[2:]]) == 2
+    assert "only --engine ray writes to addresses" in capsys.readouterr().err
     assert not (bucket / "out").exists()
