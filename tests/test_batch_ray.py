@@ -17,7 +17,7 @@ from omnialpha.batch import ray_engine
 from omnialpha.batch.jobs import from_patterns, make_jobs
 from omnialpha.batch.journal import Journal
 from omnialpha.batch.painter import Changed, Painter
-from omnialpha.batch.ray_engine import Cluster, RayRun, Tally, Worker, task_graph
+from omnialpha.batch.ray_engine import Answer, Cluster, RayRun, Tally, Worker, task_graph
 from omnialpha.batch.results import Folder
 from omnialpha.batch.runner import prepare
 from omnialpha.batch.workflow import Target
@@ -119,6 +119,19 @@ def test_whatever_happens_to_a_job_is_an_answer(kind, reason, monkeypatch):
     assert again.kind == "crashed"  # Ray gives a job again only when its process died
     [broken] = Worker("none", "cpu", tally)(batch)["answer"]
     assert (broken.kind, broken.reason) == (ray_engine.BROKEN, "There is no such checkpoint.")
+
+
+def test_layers_that_do_not_open_are_made_again(tmp_path, pictures):
+    graph, events = task_graph("matting_auto"), []
+    [job] = make_jobs(graph, list(from_patterns({"image": str(pictures / "0.png")})), TEMPLATE)
+    journal = Journal(tmp_path / "own/journal.sqlite3")
+    journal.add([job])
+    run = RayRun(Cluster(), graph, [job], journal, Folder(tmp_path / "out", TEMPLATE), events.append)
+    run.ended(job, Answer(job.id, "ray a", [("foreground", b"cut")], 1.0))
+    assert (events[-1]["event"], events[-1]["kind"], run.board.unfinished) == ("again", "damaged", {job.id})
+    run.ended(job, Answer(job.id, "ray b", [("foreground", (pictures / "0.png").read_bytes())], 1.0))
+    assert (events[-1]["event"], events[-1]["server"], run.board.unfinished) == ("done", "ray b", set())
+    journal.close()
 
 
 class Trial:

@@ -24,7 +24,7 @@ from .board import Board, Say
 from .jobs import File, Job, sha256
 from .journal import Journal, Result
 from .painter import Changed, Painter
-from .results import Folder, check, writing
+from .results import Damaged, Folder, check, writing
 from .runner import signals
 from .workflow import Workflow
 
@@ -236,11 +236,19 @@ class RayRun:
         """Write down what came of a job. Ray knows nothing of it after a stop, so that an attempt is noted only now."""
         if answer.kind == BROKEN:
             raise OmniAlphaError(f"{answer.worker} cannot start: {answer.reason}")
+        try:
+            results = self._written(job, answer)
+        except Damaged as damaged:
+            answer = Answer(job.id, answer.worker, kind="damaged", reason=str(damaged))
         prompt_id = str(uuid.uuid4())
+        self.journal.send(job.id, answer.worker, prompt_id)
         if answer.kind:
-            self.journal.send(job.id, answer.worker, prompt_id)
             self.board.failed(job, prompt_id, answer.worker, answer.kind, answer.reason, time.monotonic())
-            return
+        else:
+            self.board.fetched(job, prompt_id, answer.worker, results, answer.seconds, self.folder)
+
+    def _written(self, job: Job, answer: Answer) -> list[Result]:
+        """The layers on this disk, looked at, without their names yet. Raises DiskError, Damaged."""
         results = []
         for number, (layer, content) in enumerate(answer.layers, 1):
             part = self.folder.part(job.id, number)
@@ -251,8 +259,7 @@ class RayRun:
             check(part, f"{layer}.png")
             wanted = self.folder.wanted(job, number, layer, f"{layer}.png")
             results.append(Result(number, wanted, sha256(part), len(content), layer))
-        self.journal.send(job.id, answer.worker, prompt_id)
-        self.board.fetched(job, prompt_id, answer.worker, results, answer.seconds, self.folder)
+        return results
 
 
 def start_ray(cluster: Cluster):
