@@ -7,7 +7,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick micro experiments soak test-lowest lint fmt browser-tools newest-frontend comfy-cli
+.PHONY: help setup demo test quick micro experiments soak test-lowest lint fmt browser-tools newest-frontend comfy-cli ray
 .PHONY: templates workflows words pictures inputs clean
 
 help: ## list the targets
@@ -52,6 +52,9 @@ newest-frontend: $(READY) ## the newest frontend from PyPI, unpacked to .cache, 
 comfy-cli: ## comfy-cli in a virtual environment of its own, for the tests that let it judge workflows and pack
 	$(PYTHON) -m venv .venv-comfy-cli
 	.venv-comfy-cli/bin/python -m pip install --quiet comfy-cli
+
+ray: $(READY) ## Ray, for the tests of batches on a cluster; without it they are skipped
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints-dev.txt -r requirements-ray.txt
 
 templates: $(READY) ## make the workflows and blueprints that tables describe; make workflows comes after it
 	PYTHONPATH=. $(PY) tools/make_workflows.py

@@ -16,6 +16,7 @@ examples:
   batch removal.json --image 'in/*.png' --guide 'masks/{stem}.png' --out out
   batch matting.json --image 'in/**/*.png' --server http://a:8188 --server http://b:8188 --out out
   batch matting.json --manifest jobs.csv --out out --dry-run
+  batch matting_auto --engine ray --image 's3://bucket/in/*.png' --out s3://bucket/out --journal journal
 Inputs are named TITLE.INPUT or ID.INPUT after the workflow's nodes; --image, --guide and --text find theirs. The
 columns of a manifest are such names. docs/headless.md explains it all.
 exit code: 0 all done, 3 some set aside with a reason, 4 some unfinished, 130 stopped, 2 the command is wrong."""
@@ -55,13 +56,19 @@ def add_commands(commands) -> None:
     ray = batch.add_argument_group("the library on a Ray cluster, in place of servers")
     ray.add_argument("--engine", choices=("comfyui", "ray"), default="comfyui", help="who does the work (%(default)s)")
     ray.add_argument("--checkpoint", metavar="PATH", default="micro", help="diffusers folder, or micro (%(default)s)")
-    ray.add_argument("--workers", type=_positive, default=1, metavar="N", help="pipelines (%(default)s)")
-    ray.add_argument("--worker-gpus", type=float, default=0.0, metavar="G", help="GPUs of each (%(default)s)")
-    ray.add_argument("--worker-cpus", type=float, default=1.0, metavar="C", help="CPU cores of each (%(default)s)")
+    ray.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="of the pipelines (%(default)s)")
+    ray.add_argument("--workers", type=_positive, metavar="N", help="pipelines (default: as many as Ray has room for)")
+    ray.add_argument("--worker-gpus", type=float, metavar="G",
+                     help="GPUs of each; 0.5: two share one (default: 1 where Ray has any)")  # fmt: skip
+    ray.add_argument("--worker-cpus", type=float, default=1.0, metavar="C",
+                     help="CPU cores of each where it has no GPU (%(default)s)")  # fmt: skip
     ray.add_argument("--ray-address", metavar="URL", help="of a running cluster, or auto (default: this machine)")
 
     results = batch.add_argument_group("results")
-    results.add_argument("--out", required=True, metavar="DIR", help="where results, journal and reports go")
+    results.add_argument("--out", required=True, metavar="DIR",
+                         help="where results go; with --engine ray also an address, s3://bucket/out")  # fmt: skip
+    results.add_argument("--journal", metavar="DIR",
+                         help="folder of this machine for journal and reports (OUT/_batch)")  # fmt: skip
     results.add_argument("--name", metavar="TEMPLATE", default=DEFAULT_NAME,
                          help="of {job} {folder} {number} {id} {index} {node} {name} (%(default)s)")  # fmt: skip
     results.add_argument("--previews", action="store_true", help="download previews too, not only saved files")
@@ -82,11 +89,9 @@ def _positive(text: str) -> int:
 
 
 def _batch(args) -> int:
-    from pathlib import Path
-
     from .batch.jobs import describe, make_jobs
     from .batch.journal import Journal
-    from .batch.naming import OWN
+    from .batch.remote import is_address
     from .batch.runner import check_servers
     from .batch.server import Server
     from .batch.workflow import Workflow
@@ -105,31 +110,53 @@ def _batch(args) -> int:
     if args.dry_run:
         print(describe(workflow, make_jobs(workflow, rows, args.name), args.name))
         return 0
-    servers = []
+    servers, folder = [], _folder(args)
     if not on_ray:
         headers = _headers(args.header)
         servers = [Server(url, headers, args.upload_folder) for url in dict.fromkeys(args.server or [DEFAULT_SERVER])]
         check_servers(servers)
-    out = Path(args.out).expanduser()
-    journal = Journal(out / OWN / "journal.sqlite3")
+    journal = Journal(folder.own / "journal.sqlite3")
     try:
-        return _run(args, workflow, make_jobs(workflow, rows, args.name, journal.hash_file), servers, journal, out)
+        jobs = make_jobs(workflow, rows, args.name, journal.hash_file)
+        away = next((file.path for job in jobs for file in job.files if is_address(file.path)), None)
+        if servers and away is not None:
+            raise OmniAlphaError(f"{away}: only --engine ray reads from addresses; give paths of this machine.")
+        return _run(args, workflow, jobs, servers, journal, folder)
     finally:
         journal.close()
 
 
-def _run(args, workflow, jobs, servers, journal, out) -> int:
+def _folder(args):
+    """Where results go, and on this machine the journal. Raises OmniAlphaError."""
+    from pathlib import Path
+
+    from .batch.remote import is_address, locate
+    from .batch.results import Folder
+    from .errors import OmniAlphaError
+
+    if args.journal and is_address(args.journal):
+        raise OmniAlphaError(f"The journal {args.journal} is a database and has to lie in a folder of this machine.")
+    if is_address(args.out):
+        if args.engine != "ray":
+            raise OmniAlphaError(f"--out {args.out}: only --engine ray writes to addresses; give a folder.")
+        if not args.journal:
+            raise OmniAlphaError(
+                f"--out {args.out} is not on this machine, but the journal, by which a run goes on after a stop, has "
+                f"to be. Say where it goes, the same folder each time: --journal FOLDER."
+            )
+    return Folder(locate(args.out), args.name, Path(args.journal).expanduser() if args.journal else None)
+
+
+def _run(args, workflow, jobs, servers, journal, folder) -> int:
     from .batch.journal import JournalError
-    from .batch.naming import OWN
     from .batch.progress import Bar, Lines, Quiet
     from .batch.ray_engine import Cluster, RayRun
     from .batch.report import exit_code, write_reports
-    from .batch.results import DiskError, Folder
+    from .batch.results import DiskError
     from .batch.runner import Run, prepare
     from .batch.worker import Limits
     from .errors import OmniAlphaError
 
-    folder = Folder(out, args.name)
     try:
         ready = prepare(jobs, journal, folder, args.retry_failed)
         finished = len(jobs) - len(ready.jobs)
@@ -140,13 +167,13 @@ def _run(args, workflow, jobs, servers, journal, out) -> int:
             limits = Limits(in_flight=args.in_flight, patience=args.patience * 60)
             run = Run(servers, workflow, ready.jobs, journal, folder, limits, progress, args.previews)
         else:
-            cluster = Cluster(args.workers, args.worker_gpus, args.worker_cpus, args.ray_address)
+            cluster = Cluster(args.workers, args.worker_gpus, args.worker_cpus, args.ray_address, args.device)
             run = RayRun(cluster, workflow, ready.jobs, journal, folder, progress)
         try:
             end = run.run()
         finally:
             progress.close()
-        summary, paths = write_reports(out / OWN, journal, [job.id for job in jobs], end)
+        summary, paths = write_reports(folder.own, journal, [job.id for job in jobs], end)
     except (DiskError, JournalError) as error:
         raise OmniAlphaError(f"{error} Nothing is lost: make room and run the same command again to go on.") from error
     if args.json_lines:

@@ -276,11 +276,10 @@ def test_a_damaged_download_is_fetched_again(trial):
 
 def test_a_remembered_result_whose_file_is_gone_is_made_anew(trial):
     batch = trial([b"1"])
-    server = batch.servers[0]
-    batch.until(lambda: server.saved)
-    server.saved.clear()  # from now on the server answers the same graph with names of files that are not there
+    batch.until(lambda: batch.servers[0].saved)
+    batch.servers[0].saved.clear()  # from now on the server answers the same graph with names of files that are not there
     batch.finish()
-    assert batch.table() == {"a": ("done", None)} and len(server.submitted) == 2
+    assert batch.table() == {"a": ("done", None)} and len(batch.servers[0].submitted) == 2
 
 
 def test_a_server_that_takes_jobs_and_runs_none_leaves_them_to_the_other(trial):
@@ -289,20 +288,18 @@ def test_a_server_that_takes_jobs_and_runs_none_leaves_them_to_the_other(trial):
     batch.servers[0].stall()
     batch.finish()
     assert set(batch.table().values()) == {("done", None)}
-    assert len(batch.files()) == 10
-    executed = [*batch.servers[0].executed, *batch.servers[1].executed]
-    assert len(executed) == len(set(executed)) == 5
+    executed = batch.servers[0].executed + batch.servers[1].executed
+    assert len(executed) == len(set(executed)) == 5 and len(batch.files()) == 10
     assert any("none running" in event.get("reason", "") for event in batch.events)
 
 
 def test_a_stalled_server_that_is_restarted_goes_on(trial):
     batch = trial()
-    server = batch.servers[0]
-    server.stall()
+    batch.servers[0].stall()
     batch.until(lambda: batch.workers[0].stuck() > 60)
-    server.kill()
+    batch.servers[0].kill()
     batch.step()
-    server.start()
+    batch.servers[0].start()
     batch.finish()
     assert set(batch.table().values()) == {("done", None)}
 
@@ -320,8 +317,8 @@ def test_a_server_without_entry_leaves_the_work_to_the_other(trial):
     batch = trial(servers=[PretendServer("http://one"), PretendServer("http://two")])
     batch.servers[0].check = lambda: (_ for _ in ()).throw(ServerClosed("answered 401: no entry"))
     batch.finish()
-    assert batch.workers[0].closed and {row["server"] for row in batch.journal.table(
-        [job.id for job in batch.jobs()])} == {"http://two"}  # fmt: skip
+    rows = batch.journal.table([job.id for job in batch.jobs()])
+    assert batch.workers[0].closed and {row["server"] for row in rows} == {"http://two"}
 
 
 def test_an_input_that_changes_during_the_run_is_set_aside(trial):

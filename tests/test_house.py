@@ -18,13 +18,13 @@ HEAVY = {"diffusers", "transformers", "peft", "accelerate", "skimage", "scipy"}
 # package -> what it is imported as, where the two differ
 IMPORT_NAME = {
     "pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml", "psd-tools": "psd_tools", "pypng": "png",
-    "websocket-client": "websocket",
+    "websocket-client": "websocket", "universal-pathlib": "upath",
 }  # fmt: skip
 # Rooms that inference never enters, and the file that lists what they may use beside requirements.txt.
 EXTRAS = [
     ({"train", "data", "evaluation", "config.py", "metrics.py"}, "requirements-train.txt"),
     ({"batch"}, "requirements-batch.txt"),
-    ({"ray_engine.py"}, "requirements-ray.txt"),
+    ({"ray_engine.py", "remote.py"}, "requirements-ray.txt"),
 ]
 
 
@@ -80,7 +80,8 @@ def show(path: Path, line: int | None = None) -> str:
 def requirements(name: str) -> dict[str, str]:
     """Package -> version specifier of a requirements file, comments and nested files left out."""
     lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
-    parts = [re.fullmatch(r"([A-Za-z0-9_.-]+)\s*([^;]*)(;.*)?", line) for line in lines if line and line[0] != "-"]
+    form = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[a-z,]+\])?\s*([^;]*)(?:;.*)?")
+    parts = [form.fullmatch(line) for line in lines if line and line[0] != "-"]
     return {match[1].lower(): match[2].strip() for match in parts}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import OmniAlphaError
 from .naming import fill, result_path
+from .remote import fingerprint, is_address, locate, matches
 from .workflow import PICTURES, Target, Workflow
 
 Hasher = Callable[[Path], str]
@@ -21,7 +22,12 @@ Hasher = Callable[[Path], str]
 
 @dataclass(frozen=True)
 class File:
-    """An input file, as it was when the run was planned."""
+    """An input file, as it was when the run was planned.
+
+    Attributes:
+        path: on this machine, or at an address, see `remote.locate`.
+        sha256: see `version`.
+    """
 
     path: Path
     sha256: str
@@ -76,12 +82,12 @@ def make_jobs(workflow: Workflow, rows: Iterable[Row], template: str, hasher: Ha
 
     Args:
         template: how results are named; looked at here, so that a bad one is found before anything runs.
-        hasher: sha256 of a file's content, in hexadecimal.
+        hasher: what tells a file's content from others, in hexadecimal; `version` where left out.
 
     Raises:
         OmniAlphaError: an input or a file that is not there, two jobs whose results would have the same names.
     """
-    hasher = hasher or sha256
+    hasher = hasher or version
     graph, jobs, names = _digest(workflow.content()), {}, {}
     for row in rows:
         values = {}
@@ -135,7 +141,7 @@ def from_patterns(values: Mapping[str, str], takes_file: Callable[[str], bool] =
     if lead is None:
         yield Row("job", {name: fill(value, {"number": 1}) for name, value in values.items()})
         return
-    for number, (path, folder) in enumerate(_matches(values[lead]) if patterns else [(Path(values[lead]), "")], 1):
+    for number, (path, folder) in enumerate(_matches(values[lead]) if patterns else [(locate(values[lead]), "")], 1):
         fields = {"stem": path.stem, "name": path.name, "parent": path.parent.as_posix(), "folder": folder,
                   "number": number}  # fmt: skip
         row = {lead: str(path)}
@@ -148,6 +154,8 @@ def from_patterns(values: Mapping[str, str], takes_file: Callable[[str], bool] =
 
 
 def _is_pattern(value: str) -> bool:
+    if is_address(value):
+        return glob.has_magic(value) or locate(value).is_dir()
     path = Path(os.path.expanduser(value))
     return path.is_dir() or (glob.has_magic(value) and not path.is_file())
 
@@ -176,10 +184,19 @@ def from_manifest(path: str | Path) -> Iterator[Row]:
 def sha256(path: Path) -> str:
     """Hash of a file's content, in hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def version(path: Path) -> str:
+    """What tells a file's content from others: its sha256, or at an address, where reading costs, its fingerprint.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return fingerprint(path) if is_address(path) else sha256(path)
 
 
 def _digest(value: Any) -> str:
@@ -192,7 +209,8 @@ def _value(workflow: Workflow, target: Target, raw: Any, base: Path, hasher: Has
     named = isinstance(raw, str) and raw.startswith("@")
     if not (named or workflow.takes_file(target)):
         return workflow.convert(target, raw)
-    path = base / os.path.expanduser(str(raw)[1:] if named else str(raw))
+    text = str(raw)[1:] if named else str(raw)
+    path = locate(text) if is_address(text) else base / os.path.expanduser(text)
     try:
         return File(path, hasher(path))
     except OSError as error:
@@ -205,7 +223,9 @@ def _matches(pattern: str) -> list[tuple[Path, str]]:
     """(file, its folder below the fixed part of the pattern), sorted."""
     pattern = os.path.expanduser(pattern)
     root = Path(pattern)
-    if root.is_dir():
+    if is_address(pattern):
+        found, root = matches(pattern, PICTURES)
+    elif root.is_dir():
         found = [path for path in root.iterdir() if path.suffix.lower() in PICTURES]
     else:
         parts = Path(pattern).parts

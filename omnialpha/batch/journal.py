@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OmniAlphaError
-from .jobs import File, Job, sha256
+from .jobs import File, Job, version
+from .remote import is_address
 
 FORMAT = 1
 SCHEMA = """
@@ -128,12 +129,14 @@ class Journal:
             )
 
     def hash_file(self, path: Path) -> str:
-        """sha256 of a file, remembered as long as its size and time stay. Raises OSError."""
+        """`jobs.version` of a file; of one on a disk remembered as long as its size and time stay. Raises OSError."""
+        if is_address(path):
+            return version(path)
         stat, name = path.stat(), str(path.resolve())
         known = self._rows("SELECT size, mtime_ns, sha256 FROM files WHERE path = ?", name)
         if known and known[0][:2] == (stat.st_size, stat.st_mtime_ns):
             return known[0][2]
-        found = sha256(path)
+        found = version(path)
         with self._change():
             self._db.execute(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (name, stat.st_size, stat.st_mtime_ns, found)

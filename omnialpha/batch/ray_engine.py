@@ -1,12 +1,16 @@
-"""The library itself on a Ray cluster: a pool of actors with a pipeline each, under the same journal as servers.
+"""The library itself on a Ray cluster: Ray Data's pool of actors, a pipeline each, under the same journal as servers.
 
 The jobs are those of `jobs.make_jobs`, for a small graph that stands for the task; so names, ids, results and reports
-are the same as with servers. An actor that dies is started again by Ray, and its job runs again.
+are the same as with servers. Each job is a block of its own: its answer is in the journal as soon as it is there, and a
+process that dies takes no other job's answer with it.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -19,29 +23,62 @@ from ..tasks import get_task
 from .board import Board, Say
 from .jobs import File, Job, sha256
 from .journal import Journal, Result
-from .results import Folder, check, writing
+from .painter import Changed, Painter
+from .results import Damaged, Folder, check, writing
 from .runner import signals
 from .workflow import Workflow
 
-PREFIX = "ray actor "  # of the names that actors have in journal and reports
+PREFIX = "ray "  # of the names that processes have in journal and reports
+ROUND = 50_000  # jobs handed to Ray Data at once: it makes a block of each, which takes about 1 ms and 5 KB here
+BROKEN = "no worker"  # kind of an answer from a process that could not load the pipeline
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where actors run and what each one gets.
+    """Where pipelines run and what each one gets.
 
     Attributes:
-        workers: actors, each with a pipeline of its own.
-        gpus, cpus: each actor's share, in devices; parts of a GPU are shared.
+        workers: pipelines; None: as many as Ray has room for.
+        gpus: GPUs of each, parts of one or whole ones; None: 1 where Ray has any and `device` allows.
+        cpus: CPU cores of each where it gets no GPU.
         address: of a running cluster ("auto", "ray://host:10001"); None starts one on this machine.
-        device: of the pipeline: "auto", "cpu", "cuda".
+        device: of the pipelines: "auto", "cpu", "cuda".
     """
 
-    workers: int = 1
-    gpus: float = 0.0
+    workers: int | None = None
+    gpus: float | None = None
     cpus: float = 1.0
     address: str | None = None
     device: str = "auto"
+
+    def pool(self, there: Mapping[str, float]) -> tuple[int, dict[str, float]]:
+        """How many workers, and the share of each in Ray's words.
+
+        Args:
+            there: what Ray has, {"CPU": 16, "GPU": 4}.
+
+        Raises:
+            OmniAlphaError: it has not that much.
+        """
+        whole = there.get("GPU", 0)
+        gpus = (1.0 if whole and self.device != "cpu" else 0.0) if self.gpus is None else self.gpus
+        if gpus < 0 or self.cpus <= 0 or (gpus > 1 and gpus % 1):
+            raise OmniAlphaError(f"A worker cannot have {gpus:g} GPUs and {self.cpus:g} CPUs: a part of one, or whole.")
+        if self.device == "cuda" and not gpus:
+            raise OmniAlphaError("--device cuda, but Ray has no GPU for it. See `ray status`, or use --device cpu.")
+        if gpus:
+            room = int(whole) * int(1 / gpus + 1e-9) if gpus < 1 else int(whole // gpus)
+            share, kind = {"num_gpus": gpus, "num_cpus": 0}, f"{gpus:g} GPU"
+        else:
+            room = int(there.get("CPU", 0) / self.cpus + 1e-9)
+            share, kind = {"num_gpus": 0, "num_cpus": self.cpus}, f"{self.cpus:g} CPU"
+        if not room or (self.workers or 0) > room:
+            raise OmniAlphaError(
+                f"Ray has {there.get('CPU', 0):g} CPUs and {whole:g} GPUs, room for {room} workers with {kind} each; "
+                f"{self.workers or 1} are asked for. Use fewer --workers, or give each less (--worker-gpus 0.5, "
+                f"--worker-cpus 0.5)."
+            )
+        return self.workers or room, share
 
 
 def task_graph(task: str, checkpoint: str = "micro") -> Workflow:
@@ -61,52 +98,74 @@ def task_graph(task: str, checkpoint: str = "micro") -> Workflow:
     return Workflow(prompt, f"Task {row.id}")
 
 
-class Painter:
-    """What an actor does: one pipeline, one job at a time."""
+@dataclass(frozen=True)
+class Answer:
+    """What came of a job.
 
-    def __init__(self, checkpoint: str, device: str):
-        from ..checkpoint import find_checkpoint
-        from ..running import find_device, load
-        from ..settings import read_settings
+    Attributes:
+        worker: the process, as reports name it.
+        layers: (name, PNG), back to front; none where it failed.
+        kind: of failure, as in `outcome.LIMITS`; empty where it did not fail.
+    """
 
-        self.settings = read_settings(find_checkpoint(checkpoint))
-        self.pipeline = load(checkpoint, find_device(device))
+    job: str
+    worker: str
+    layers: Sequence[tuple[str, bytes]] = ()
+    seconds: float | None = None
+    kind: str = ""
+    reason: str = ""
 
-    def paint(self, values: Mapping[str, Any]) -> tuple[list[tuple[str, bytes]], float]:
-        """The layers of a job as (name, PNG), back to front, and the seconds it took.
 
-        Args:
-            values: inputs of the graph's node `task`, and paths for `image` and `guide`.
-        """
-        import tempfile
+class Tally:
+    """Counts how often each job was begun; an actor of its own, so that it outlives the workers."""
 
-        from ..layers import write_layer
-        from ..output import KEY
-        from ..request import plan
+    def __init__(self):
+        self.begun: dict[str, int] = {}
 
-        started = time.perf_counter()
-        images = [values["image"]] if "image" in values else []
-        request = plan(
-            self.settings, values["task"], values["instruction"] or None, images, values.get("guide"), values["text"],
-            seed=values["seed"], steps=values["steps"] or None, guidance=values["guidance"] or None,
-            negative=values["negative"],
-        )  # fmt: skip
-        layers = self.pipeline.run(request)
-        note = {KEY: _note({**values, "instruction": request.instruction})}
-        found = []
-        with tempfile.TemporaryDirectory() as folder:
-            for number, (layer, name) in enumerate(zip(layers, request.names)):
-                path = Path(folder, f"{number}.png")
-                write_layer(layer, path, note)
-                found.append((name, path.read_bytes()))
-        return found, time.perf_counter() - started
+    def begin(self, job: str) -> int:
+        """How often, this time included."""
+        self.begun[job] = self.begun.get(job, 0) + 1
+        return self.begun[job]
+
+
+class Worker:
+    """What an actor of the pool does: a pipeline, a job at a time. Whatever happens to a job is an answer."""
+
+    def __init__(self, checkpoint: str, device: str, tally):
+        self.name, self.tally = f"{PREFIX}{socket.gethostname()}:{os.getpid()}", tally
+        try:
+            self.painter, self.broken = Painter(checkpoint, device), ""
+        except OmniAlphaError as error:
+            self.painter, self.broken = None, str(error)
+
+    def __call__(self, batch: Mapping[str, Sequence]) -> dict[str, list[Answer]]:
+        """The answer to a batch of one job."""
+        return {"answer": [self.answer(str(batch["job"][0]), json.loads(batch["values"][0]))]}
+
+    def answer(self, job: str, values: Mapping[str, Any]) -> Answer:
+        """Do a job. Ray gives one again whose process died; then the journal decides whether it is tried again."""
+        import ray
+
+        if self.painter is None:
+            return Answer(job, self.name, kind=BROKEN, reason=self.broken)
+        if ray.get(self.tally.begin.remote(job)) > 1:
+            return Answer(job, self.name, kind="crashed", reason="The process that worked on it died.")
+        try:
+            layers, seconds = self.painter.paint(values)
+        except Changed as error:
+            return Answer(job, self.name, kind="changed", reason=str(error))
+        except OmniAlphaError as error:
+            return Answer(job, self.name, kind="refused", reason=str(error))
+        except Exception as error:
+            return Answer(job, self.name, kind="failed", reason=f"{type(error).__name__}: {error}")
+        return Answer(job, self.name, layers, seconds)
 
 
 class RayRun:
-    """Sends jobs through actors; `run` is as that of `runner.Run`.
+    """Sends jobs through Ray Data; `run` is as that of `runner.Run`.
 
     Raises:
-        OmniAlphaError: Ray is not installed, or the checkpoint cannot be used.
+        OmniAlphaError: the checkpoint cannot be used.
     """
 
     def __init__(
@@ -114,87 +173,84 @@ class RayRun:
     ):
         from ..checkpoint import check_folder, find_checkpoint
 
-        self.cluster, self.graph, self.journal, self.folder, self.say = cluster, graph, journal, folder, say
+        self.cluster, self.graph, self.jobs, self.journal, self.folder = cluster, graph, jobs, journal, folder
         self.checkpoint = graph.prompt["task"]["inputs"]["checkpoint"]
         check_folder(find_checkpoint(self.checkpoint))
         for prompt_id, _, name in journal.open_attempts():
-            if name.startswith(PREFIX):  # the actors of an earlier run ended with it
+            if name.startswith(PREFIX):  # stopped while its answer was written down
                 journal.end(prompt_id, "forgotten")
-        self.names = [f"{PREFIX}{number + 1}" for number in range(cluster.workers)]
-        self.board = Board(jobs, self.names, journal, say)
-        self.actors: dict[str, Any] = {}
-        self._presses = 0
+        self.board = Board(jobs, (), journal, say)
 
     def run(self) -> str:
-        """Work until the end: "finished", or "stopped" by Ctrl-C or SIGTERM.
+        """Work until the end: "finished", or "stopped" by Ctrl-C or SIGTERM, at once: what runs will run again.
 
         Raises:
-            DiskError, JournalError: this machine's disk; everything so far is safe.
+            DiskError, JournalError: this machine's disk, or --out; everything so far is safe.
+            OmniAlphaError: Ray is not installed, has no room for the workers, or they cannot start.
         """
         if not self.board.unfinished:
             return "finished"
         ray = start_ray(self.cluster)
-        # A call is not repeated by Ray: the journal counts how often a job brought its actor down.
-        actor = ray.remote(num_gpus=self.cluster.gpus, num_cpus=self.cluster.cpus, max_restarts=-1, max_task_retries=0)(
-            Painter
-        )
-        self.actors = {name: actor.remote(self.checkpoint, self.cluster.device) for name in self.names}
-        self.board.up.update(self.names)
         try:
-            with signals(self._press):
-                return self._work(ray)
+            with signals(_interrupt):
+                workers, share = self.cluster.pool(ray.cluster_resources())
+                while self.board.unfinished:
+                    left = [job for job in self.jobs if job.id in self.board.unfinished][:ROUND]
+                    self._round(ray, left, min(workers, len(left)), share)
+            return "finished"
+        except KeyboardInterrupt:
+            return "stopped"
         finally:
-            for one in self.actors.values():
-                ray.kill(one)
             ray.shutdown()
 
-    def _work(self, ray) -> str:
-        busy: dict[Any, tuple[str, Job, str]] = {}
-        while self.board.unfinished:
-            if self._presses > 1 or (self._presses and not busy):
-                return "stopped"
-            idle = set(self.names) - {name for name, _, _ in busy.values()}
-            for name in sorted(idle) if not self._presses else ():
-                job = self.board.take(name, time.monotonic())
-                if job is not None:
-                    prompt_id = str(uuid.uuid4())
-                    self.journal.send(job.id, name, prompt_id)
-                    busy[self.actors[name].paint.remote(self._values(job))] = name, job, prompt_id
-                    self.say({"event": "sent", "job": job.name, "server": name})
-            if not busy:
-                time.sleep(0.1)  # all that is left waits to be tried again
-                continue
-            for reference in ray.wait(list(busy), timeout=0.5)[0]:
-                self._ended(ray, reference, *busy.pop(reference))
-        return "finished"
+    def _round(self, ray, jobs: Sequence[Job], workers: int, share: Mapping[str, float]) -> None:
+        """Each of these jobs once."""
+        tally = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tally).remote()
+        rows = [{"job": job.id, "values": json.dumps(self.values(job))} for job in jobs]
+        answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            Worker, fn_constructor_args=(self.checkpoint, self.cluster.device, tally), batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers), **share,
+        )  # fmt: skip
+        waiting = {job.id: job for job in jobs}
+        try:
+            for row in answers.iter_rows():
+                answer = row["answer"]
+                self.ended(waiting.pop(answer.job), answer)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise OmniAlphaError(f"Ray gave up: {reason} Run the same command again to go on.") from error
+        for job in waiting.values():
+            self.ended(job, Answer(job.id, PREFIX + "data", kind="crashed", reason="Ray lost it."))
 
-    def _press(self) -> None:
-        self._presses += 1
-
-    def _values(self, job: Job) -> dict[str, Any]:
+    def values(self, job: Job) -> dict[str, Any]:
         """The inputs of the task, with a job's own."""
         values = dict(self.graph.prompt["task"]["inputs"])
         for name in ("image", "guide"):
             values.pop(name, None)
         for target, value in job.values.items():
             name = target.input if target.node == "task" else target.node
-            values[name] = os.path.abspath(value.path) if isinstance(value, File) else value
+            values[name] = [_anywhere(value.path), value.sha256] if isinstance(value, File) else value
         return values
 
-    def _ended(self, ray, reference, name: str, job: Job, prompt_id: str) -> None:
+    def ended(self, job: Job, answer: Answer) -> None:
+        """Write down what came of a job. Ray knows nothing of it after a stop, so that an attempt is noted only now."""
+        if answer.kind == BROKEN:
+            raise OmniAlphaError(f"{answer.worker} cannot start: {answer.reason}")
         try:
-            layers, seconds = ray.get(reference)
-        except ray.exceptions.RayActorError:
-            self._failed(name, job, prompt_id, "crashed", "The process that worked on it died.")
-            return
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, Exception) else error
-            kind = "refused" if isinstance(cause, OmniAlphaError) else "failed"
-            reason = str(cause) if kind == "refused" else f"{type(cause).__name__}: {cause}"
-            self._failed(name, job, prompt_id, kind, reason)
-            return
+            results = self._written(job, answer)
+        except Damaged as damaged:
+            answer = Answer(job.id, answer.worker, kind="damaged", reason=str(damaged))
+        prompt_id = str(uuid.uuid4())
+        self.journal.send(job.id, answer.worker, prompt_id)
+        if answer.kind:
+            self.board.failed(job, prompt_id, answer.worker, answer.kind, answer.reason, time.monotonic())
+        else:
+            self.board.fetched(job, prompt_id, answer.worker, results, answer.seconds, self.folder)
+
+    def _written(self, job: Job, answer: Answer) -> list[Result]:
+        """The layers on this disk, looked at, without their names yet. Raises DiskError, Damaged."""
         results = []
-        for number, (layer, content) in enumerate(layers, 1):
+        for number, (layer, content) in enumerate(answer.layers, 1):
             part = self.folder.part(job.id, number)
             with writing(part), open(part, "wb") as file:
                 file.write(content)
@@ -203,31 +259,35 @@ class RayRun:
             check(part, f"{layer}.png")
             wanted = self.folder.wanted(job, number, layer, f"{layer}.png")
             results.append(Result(number, wanted, sha256(part), len(content), layer))
-        self.board.fetched(job, prompt_id, name, results, seconds, self.folder)
-
-    def _failed(self, name: str, job: Job, prompt_id: str, kind: str, reason: str) -> None:
-        self.board.failed(job, prompt_id, name, kind, reason, time.monotonic())
+        return results
 
 
 def start_ray(cluster: Cluster):
-    """The module `ray`, connected. Raises OmniAlphaError where it is not installed."""
+    """The module `ray` with `ray.data`, connected. Raises OmniAlphaError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     try:
         import ray
-    except ImportError:
-        raise OmniAlphaError("The engine 'ray' needs Ray: pip install -r requirements-ray.txt") from None
+        import ray.data
+    except ImportError as error:
+        raise OmniAlphaError(
+            f"The engine 'ray' needs Ray Data ({error}): pip install -r requirements-ray.txt"
+        ) from None
     if not ray.is_initialized():
         package = Path(__file__).resolve().parent.parent
         # Another machine gets the package from here; processes on this one find it where it is.
         code = {"py_modules": [str(package)]} if cluster.address else {"env_vars": {"PYTHONPATH": str(package.parent)}}
-        local = {} if cluster.address else {"num_cpus": max(1, round(cluster.workers * cluster.cpus)),
-                                            "include_dashboard": False}  # fmt: skip
+        local = {} if cluster.address else {"include_dashboard": False}
         ray.init(cluster.address or "local", runtime_env=code, log_to_driver=False, logging_level="error", **local)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # the run has its own
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return ray
 
 
-def _note(values: Mapping[str, Any]) -> str:
-    import json
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
-    kept = {name: Path(value).name if name in ("image", "guide") else value for name, value in values.items()}
-    return json.dumps(kept, ensure_ascii=False)
+
+def _anywhere(path) -> str:
+    """A path or an address that means the same in another process."""
+    return os.path.abspath(path) if isinstance(path, Path) else str(path)

@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import OmniAlphaError
+from . import remote
 from .jobs import Job, sha256
 from .journal import Journal, Result
 from .naming import OWN, numbered, result_path
+from .remote import is_address
 from .workflow import PICTURES
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -32,13 +34,14 @@ class Folder:
     """The output folder of a batch.
 
     Args:
-        root: where results go; `root/_batch` holds the journal, unfinished downloads and reports.
+        root: where results go, on this machine or at an address.
         template: how results are named, see `naming.result_path`.
+        own: folder on this machine for the journal, unfinished downloads and reports; `root/_batch` where left out.
     """
 
-    def __init__(self, root: Path, template: str):
-        self.root, self.template = root, template
-        self.parts = root / OWN / "parts"
+    def __init__(self, root: Path, template: str, own: Path | None = None):
+        self.root, self.template, self.own = root, template, own or root / OWN
+        self.parts = self.own / "parts"
 
     def part(self, job: str, number: int) -> Path:
         """Where a result is kept until it has its name; the folder is made."""
@@ -89,7 +92,6 @@ class Folder:
             if not part.exists():
                 return False
             with writing(self.root / path):
-                (self.root / path).parent.mkdir(parents=True, exist_ok=True)
                 if put(part, self.root / path):
                     continue
             with journal.lock:  # somebody put another file there meanwhile
@@ -119,11 +121,15 @@ class Folder:
                 part.unlink(missing_ok=True)
 
     def _there(self, path: str) -> bool:
-        return os.path.lexists(self.root / path)
+        whole = self.root / path
+        return whole.exists() if is_address(whole) else os.path.lexists(whole)
 
 
 def put(part: Path, final: Path) -> bool:
     """Give a complete file its name, at once and without overwriting. False where the name is taken. Raises OSError."""
+    if is_address(final):
+        return remote.put(part.read_bytes(), final)
+    final.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(part, final)
         return True

@@ -1,0 +1,83 @@
+"""One pipeline that does the jobs of a batch, wherever it runs: pictures in by path or address, layers out as PNG."""
+
+from __future__ import annotations
+
+import json
+import socket
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import OmniAlphaError
+from .jobs import version
+from .remote import locate
+
+ROLES = ("image", "guide")
+
+
+class Changed(OmniAlphaError):
+    """An input file is not what it was when the run was planned."""
+
+
+class Painter:
+    """A pipeline on a device, and its checkpoint's settings.
+
+    Raises:
+        OmniAlphaError: there is no such checkpoint or device.
+    """
+
+    def __init__(self, checkpoint: str, device: str):
+        from ..checkpoint import find_checkpoint
+        from ..running import find_device, load
+        from ..settings import read_settings
+
+        self.settings = read_settings(find_checkpoint(checkpoint))
+        self.pipeline = load(checkpoint, find_device(device))
+
+    def paint(self, values: Mapping[str, Any]) -> tuple[list[tuple[str, bytes]], float]:
+        """The layers of a job as (name, PNG), back to front, and the seconds it took.
+
+        Args:
+            values: inputs of the graph's node `task`; for `image` and `guide` the file's path and `jobs.version`.
+
+        Raises:
+            OmniAlphaError: the inputs cannot be used; `Changed` where they are other files than planned.
+            OSError: they cannot be read.
+        """
+        from ..layers import write_layer
+        from ..output import KEY
+        from ..request import plan
+
+        started = time.perf_counter()
+        pictures = {role: _picture(*values[role]) for role in ROLES if role in values}
+        request = plan(
+            self.settings, values["task"], values["instruction"] or None,
+            [pictures["image"]] if "image" in pictures else [], pictures.get("guide"), values["text"],
+            seed=values["seed"], steps=values["steps"] or None, guidance=values["guidance"] or None,
+            negative=values["negative"],
+        )  # fmt: skip
+        layers = self.pipeline.run(request)
+        names = {role: PurePosixPath(values[role][0]).name for role in pictures}  # where they lay is nobody's business
+        note = {KEY: json.dumps({**values, **names, "instruction": request.instruction}, ensure_ascii=False)}
+        found = []
+        with tempfile.TemporaryDirectory() as folder:
+            for number, (layer, name) in enumerate(zip(layers, request.names)):
+                path = Path(folder, f"{number}.png")
+                write_layer(layer, path, note)
+                found.append((name, path.read_bytes()))
+        return found, time.perf_counter() - started
+
+
+def _picture(name: str, known: str):
+    """A file that is still what it was, as a layer."""
+    from ..pictures import decode_layer
+
+    path = locate(name)
+    try:
+        if version(path) != known:
+            raise Changed(f"{name} changed while the run was going on; run the command again.")
+        return decode_layer(path.read_bytes(), name)
+    except FileNotFoundError:
+        raise Changed(f"{name} is not there, seen from {socket.gethostname()}.") from None
