@@ -1,7 +1,8 @@
 // Uses nodes as an artist would, on classic and on Vue nodes, and says what could be seen.
 //
 // Reads from stdin   {"url", "chromium", "folder": for screenshots, "tasks": [id], "typed": an instruction of one's own,
-//                     "untrained": API graph of a task its checkpoint does not know, "psd", "ora": paths,
+//                     "untrained": API graph of a task its checkpoint does not know, "awaited": words that it
+//                     should give rise to, "psd", "ora": paths,
 //                     "preview": API graph that previews layers}
 // writes to stdout   {"classic": facts, "vue": facts, "chinese": {"classic": facts, "vue": facts}}
 //
@@ -175,7 +176,11 @@ try {
     const task = await useTask(page, vue, order, mode);
     order.untrained['2'].inputs.seed += 1; // ComfyUI does not run again what it has run, and says nothing
     const failed = await page.evaluate(runInPage, [order.untrained, 240]);
-    const note = await page.evaluate(readInPage);
+    let note = '';
+    for (const end = Date.now() + 20_000; !note.includes(order.awaited) && Date.now() < end;) {
+      note = await page.evaluate(readInPage);
+      await page.waitForTimeout(200);
+    }
     await page.screenshot({ path: `${order.folder}/${mode}-untrained.png` });
     results[mode] = { task, loader, failed, note, problems };
     results[mode].isVue = await page.evaluate(() => Boolean(window.LiteGraph.vueNodesMode));

@@ -26,7 +26,8 @@ function chooser(node) {
 /** Browsers cannot show layered files: let the frontend show nothing, rather than an error or the picture before. */
 function showNoPicture(node) {
   node.imgs = undefined; // on classic nodes; older Vue nodes follow a result without pictures, newer ones hideOutputImages
-  node.imageIndex = null; // of the picture that is no more
+  const preview = node.widgets.findIndex((widget) => widget.name === '$$canvas-image-preview');
+  if (preview >= 0) node.widgets.splice(preview, 1); // cannot be drawn without a picture; the next one makes it anew
   if (node.graph && node.graph === (app.graph.rootGraph ?? app.graph))
     api.dispatchCustomEvent('executed', { node: String(node.id), display_node: String(node.id), output: { images: [] } });
   node.setDirtyCanvas?.(true, true);
