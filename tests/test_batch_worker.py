@@ -277,7 +277,7 @@ def test_a_damaged_download_is_fetched_again(trial):
 def test_a_remembered_result_whose_file_is_gone_is_made_anew(trial):
     batch = trial([b"1"])
     batch.until(lambda: batch.servers[0].saved)
-    batch.servers[0].saved.clear()  # from now on the server answers the same graph with names of files that are not there
+    batch.servers[0].saved.clear()  # and still it answers with their names
     batch.finish()
     assert batch.table() == {"a": ("done", None)} and len(batch.servers[0].submitted) == 2
 

@@ -211,6 +211,14 @@ def on_two_processes(program: list[str], config: Path, out: Path) -> str:
     return done.stdout
 
 
+def test_training_on_keeps_float16_on_the_disk(cache, tmp_path):
+    config = config_file(tmp_path, settings(cache, steps=1, build=None, checkpoint="micro"))
+    assert main(["train", "transformer", str(config), "--out", str(tmp_path / "run")]) == 0
+    for part in ("transformer/diffusion_pytorch_model", "text_encoder/model", "vae/diffusion_pytorch_model"):
+        file = load_file(tmp_path / f"run/checkpoint/{part}.safetensors")
+        assert {value.dtype for value in file.values()} == {torch.float16}, part
+
+
 @pytest.mark.slow
 def test_two_processes_end_with_the_same_weights(cache, tmp_path):
     said = on_two_processes(["-m", "omnialpha"], config_file(tmp_path, settings(cache, steps=3)), tmp_path / "run")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from safetensors import safe_open
+
 from ..settings import Settings
 from ..tasks import TASKS
 from .architecture import as_half, save_tokenizer
@@ -48,6 +50,12 @@ def write_vae(vae, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     vae.save_config(out)
     write_tensors(out / "diffusion_pytorch_model.safetensors", as_half(vae.state_dict()), FORMAT)
+
+
+def stored_as_half(checkpoint: Path) -> bool:
+    """Whether a checkpoint's transformer is float16 on the disk; then what is trained from it stays so."""
+    with safe_open(sorted((checkpoint / "transformer").glob("*.safetensors"))[0], "pt") as file:
+        return all(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118 - no mapping
 
 
 def write_models(

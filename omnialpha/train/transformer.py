@@ -25,7 +25,7 @@ from ..settings import Settings, read_settings
 from ..vae import load_vae, single_frame
 from .adapters import add_lora, write_lora
 from .architecture import build_text_encoder, build_tokenizer, build_transformer
-from .assemble import MICRO_SETTINGS, write_models, write_vae
+from .assemble import MICRO_SETTINGS, stored_as_half, write_models, write_vae
 from .cache import vae_print
 from .config import TransformerConfig
 from .flow import draw_times, layer_loss, noise_generator, noisy_sequence
@@ -213,7 +213,8 @@ def export(parts: Parts, config: TransformerConfig, average: Average, vae, out: 
         else:
             write_models(
                 parts.transformer, parts.text_encoder, parts.tokenizer, parts.settings, out / "checkpoint",
-                half=parts.checkpoint is None, main=accelerator.is_main_process,
+                half=parts.checkpoint is None or stored_as_half(parts.checkpoint),
+                main=accelerator.is_main_process,
             )  # fmt: skip
             if accelerator.is_main_process and not (out / "checkpoint/vae").exists():  # it never changes
                 write_vae(vae, out / "checkpoint/vae")
