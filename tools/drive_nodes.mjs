@@ -1,8 +1,7 @@
 // Uses nodes as an artist would, on classic and on Vue nodes, and says what could be seen.
 //
 // Reads from stdin   {"url", "chromium", "folder": for screenshots, "tasks": [id], "typed": an instruction of one's own,
-//                     "untrained": API graph of a task its checkpoint does not know, "awaited": words that it
-//                     should give rise to, "psd", "ora": paths,
+//                     "untrained": API graph of a task its checkpoint does not know, "psd", "ora": paths,
 //                     "preview": API graph that previews layers}
 // writes to stdout   {"classic": facts, "vue": facts, "chinese": {"classic": facts, "vue": facts}}
 //
@@ -85,8 +84,8 @@ async function runInPage([graph, seconds]) {
   return error;
 }
 
-/** Runs in the page: all texts that can be read on the nodes and in messages. */
-const readInPage = () => [...document.querySelectorAll('.dom-widget, [data-node-id], .p-toast, [role=alert]')]
+/** Runs in the page: all texts that can be read on the nodes. */
+const readInPage = () => [...document.querySelectorAll('.dom-widget, [data-node-id]')]
   .filter((one) => one.checkVisibility()).map((one) => one.textContent).join(' ');
 
 /** The file dialog that a click opens. On a busy machine the browser may take a click after a script for the script's. */
@@ -175,12 +174,14 @@ try {
     const loader = await useLoader(page, vue, order, mode);
     const task = await useTask(page, vue, order, mode);
     order.untrained['2'].inputs.seed += 1; // ComfyUI does not run again what it has run, and says nothing
+    await page.evaluate(() => { // messages at the side go away by themselves
+      window.read = '';
+      setInterval(() => {
+        for (const one of document.querySelectorAll('.p-toast, [role=alert]')) if (one.checkVisibility()) window.read += one.textContent;
+      }, 200);
+    });
     const failed = await page.evaluate(runInPage, [order.untrained, 240]);
-    let note = '';
-    for (const end = Date.now() + 20_000; !note.includes(order.awaited) && Date.now() < end;) {
-      note = await page.evaluate(readInPage);
-      await page.waitForTimeout(200);
-    }
+    const note = await page.evaluate(() => window.read) + await page.evaluate(readInPage);
     await page.screenshot({ path: `${order.folder}/${mode}-untrained.png` });
     results[mode] = { task, loader, failed, note, problems };
     results[mode].isVue = await page.evaluate(() => Boolean(window.LiteGraph.vueNodesMode));

@@ -3,7 +3,7 @@
 // the same and is only less talkative.
 import { app } from '../../scripts/app.js';
 import { api } from '../../scripts/api.js';
-import { dressAll, forget, hear, keepDressed, letGo } from './task/vue_nodes.js';
+import { dressAll, forget, hear, keepDressed, letGo, repeat } from './task/vue_nodes.js';
 
 const NODE = 'OmniAlphaTask';
 const INPUT = 1; // litegraph's name for the left side
@@ -68,6 +68,7 @@ app.registerExtension({
   async init() {
     api.addEventListener('progress_text', hear);
     api.addEventListener('execution_start', forget);
+    api.addEventListener('execution_success', repeat);
     await loadWords().catch((error) => console.warn('OmniAlpha: no words for the task node', error));
   },
   beforeRegisterNodeDef(_type, schema) {

@@ -59,7 +59,6 @@ def used(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         says = json.loads((few / "omnialpha.json").read_text(encoding="utf-8")) | {"tasks": ["matting_auto"]}
         (few / "omnialpha.json").write_text(json.dumps(says), encoding="utf-8")
         order = {"folder": folder, "tasks": CHOICES, "typed": TYPED, "untrained": _untrained(), "preview": PREVIEW}
-        order["awaited"] = "not trained"
         seen = frontend.run_script("drive_nodes.mjs", {"url": server.url, **order, **files}, seconds=1800)
         server.run({
             "1": {"class_type": "OmniAlphaLoadLayers", "inputs": {"file": "layered.psd", "clean_hidden": False}},

@@ -53,20 +53,25 @@ export function dressAll() {
   });
 }
 
-/** On classic nodes the frontend shows notes; a message at the side where it has not. */
+/** Classic nodes show notes, but newer ones only while the run lasts: then a message at the side stays for a while. */
 function sayAloud(id, text) {
   const { app, LiteGraph } = window;
-  const node = [...dressed].find((one) => String(one.id) === id);
-  const shown = () => [...document.querySelectorAll('.dom-widget')].some((one) => one.textContent.includes(text));
-  if (!node || LiteGraph.vueNodesMode || shown()) return;
+  const node = (app.graph.rootGraph ?? app.graph).getNodeById(id);
+  const shown = () => [...document.querySelectorAll('.dom-widget')]
+    .some((one) => one.checkVisibility() && one.textContent.includes(text));
+  if (!dressed.has(node) || LiteGraph.vueNodesMode || shown()) return;
   app.extensionManager.toast.add({ severity: 'warn', summary: node.title, detail: text, life: 20_000 });
+}
+
+/** A run has ended: whatever was said has to be there a moment later. */
+export function repeat() {
+  setTimeout(() => said.forEach((text, id) => sayAloud(id, text)), 1000);
 }
 
 /** Take a note that a node's run has sent. */
 export function hear({ detail }) {
   said.set(String(detail.nodeId), detail.text);
   dressAll();
-  setTimeout(() => sayAloud(String(detail.nodeId), detail.text), 1000);
 }
 
 /** Another run: its nodes say anew what is to be said. */
