@@ -80,7 +80,7 @@ def test_removal_beats_leaving_the_object_in(run, scenes):
 def test_decomposition_recomposes(run, scenes):
     layers = run("decomposition_auto")
     recomposed = [psnr(over_colour(flatten(out)), scene.composite[:3]) for out, scene in zip(layers, scenes)]
-    assert fmean(recomposed) >= 20
+    assert fmean(recomposed) >= 19.5
     assert overlap(layers, scenes) >= 0.6
 
 
