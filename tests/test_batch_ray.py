@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -135,11 +136,12 @@ def test_layers_that_do_not_open_are_made_again(tmp_path, pictures):
 
 
 class Trial:
-    """A run over pictures; `kill` ends the process that gave the first answer, which is at its next job by then."""
+    """A run over pictures; `kill` ends the process that gave an answer, which is at its next job by then, or between
+    two: so the one that gave the next answer as well, until a job was hit."""
 
     def __init__(self, pictures: str, root, own: Path, kill: bool = False):
         graph, self.kill, self.events = task_graph("decomposition_auto"), kill, []
-        self.jobs = make_jobs(graph, list(from_patterns({"image": pictures, **INPUTS})), TEMPLATE)
+        self.jobs = make_jobs(graph, list(from_patterns({"image": pictures, **INPUTS, "task.steps": "40"})), TEMPLATE)
         journal, folder = Journal(own / "journal.sqlite3"), Folder(root, TEMPLATE, own)
         waiting = prepare(self.jobs, journal, folder).jobs
         cluster = Cluster(workers=2, cpus=0.5, device="cpu")
@@ -151,9 +153,10 @@ class Trial:
 
     def say(self, event) -> None:
         self.events.append(event)
+        self.kill = self.kill and event.get("kind") != "crashed"
         if self.kill and event["event"] == "done":
-            self.kill = False
-            os.kill(int(event["server"].rpartition(":")[2]), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # its last answers outlive it
+                os.kill(int(event["server"].rpartition(":")[2]), signal.SIGKILL)
 
 
 @needs_ray

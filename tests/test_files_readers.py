@@ -48,7 +48,8 @@ def krita(tmp_path_factory):
     if not (shutil.which("krita") and shutil.which("Xvfb")):
         pytest.skip("OUR LAYERED FILES ARE NOT CHECKED BY KRITA: apt install krita xvfb")
     readable, writable = os.pipe()
-    server = subprocess.Popen(["Xvfb", "-displayfd", str(writable)], pass_fds=[writable], stderr=subprocess.DEVNULL)
+    command = ["Xvfb", "-noreset", "-displayfd", str(writable)]  # a reset after a client left refuses the next one
+    server = subprocess.Popen(command, pass_fds=[writable], stderr=subprocess.DEVNULL)
     os.close(writable)
     with os.fdopen(readable) as numbers:
         number = numbers.readline().strip()  # written once it takes connections

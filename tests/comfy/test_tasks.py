@@ -74,7 +74,9 @@ def test_layers_equal_the_librarys(comfy, run_task, pipeline, request, family, r
     assert len(found) == len(wanted)
     for array, layer in zip(found, wanted, strict=True):
         assert array.shape == (*layer.shape[1:], 4)
-        apart = np.abs(array.astype(float) - layer.movedim(0, -1).numpy() * 255)
+        wanted_array = layer.movedim(0, -1).numpy() * 255
+        apart = np.abs(array.astype(float) - wanted_array)
+        apart[wanted_array[..., 3] < 0.5, :3] = 0  # nobody sees the colour, and rounding decides whether there is one
         record_property("worst", float(apart.max()))
         print(f"{family}: worst {apart.max():.3f}/255, spread {array.std():.1f}")
         assert apart.max() <= 3 and np.mean(apart <= 1) >= 0.999
