@@ -14,7 +14,7 @@ from omnialpha.evaluation.measures import Measure, deciding, is_open, measure
 from omnialpha.tasks import FAMILIES, TASKS
 
 PAGE, PLOTS = Path("docs/experiments.md"), Path("docs/experiments")
-TEST = "data/test"
+TEST, AWAY = "data/test", "data/cross"
 # tables that have a plot -> what it shows
 PICTURES = {
     "rope": "MSRoPE-BiL against 2D positions",
@@ -181,7 +181,7 @@ def cross(results: Results) -> str:
         return ""
     for task, row in rows_of(task for task in TASKS if not is_open(task)):
         cells = []
-        for data in found:
+        for data in (TEST, AWAY):
             methods = found[data][task]
             naive = next(name for name in ("copy", "opaque") if name in methods)
             cells += [words([methods[name][row.name][0]], row.factor) for name in ("model", naive)]
