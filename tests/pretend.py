@@ -54,7 +54,7 @@ class PretendServer:
         self.executed: list[str] = []  # input names, in order
         self.submitted: list[str] = []
         self.unqueued: list[str] = []
-        self.remembered: dict[str, dict] = {}  # a graph as text -> the outputs it had
+        self.remembered: dict[str, list[dict]] = {}  # a graph as text -> the files it had
         self.stalled = False
         self._forget()
 
@@ -97,8 +97,7 @@ class PretendServer:
             error = {"node_id": "1", "node_type": "LoadImage", "exception_type": "PIL.UnidentifiedImageError",
                      "exception_message": "cannot identify image file"}  # fmt: skip
             return {"outputs": {}, "status": {"status_str": "error", "messages": [["execution_error", error]]}}
-        known = self.remembered.setdefault(json.dumps(prompt), {})
-        files = known.setdefault("files", [])
+        files = self.remembered.setdefault(json.dumps(prompt), [])
         for layer in range(len(files), self.outputs):
             name = f"cut_{len(self.saved):05}_.png"
             self.saved[name] = picture(json.dumps([prompt, content.decode(errors="replace"), layer]))

@@ -260,6 +260,7 @@ class Worker:
             self._failed(flight, "damaged", str(damaged))
             return
         del self.flights[flight.prompt_id]
+        self._remembered.pop(flight.job.id, None)
         self._good()
         self.board.fetched(flight.job, flight.prompt_id, self.server.name, results, outcome.seconds, self.folder)
 
