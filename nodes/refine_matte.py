@@ -45,6 +45,13 @@ class OmniAlphaRefineMatte(io.ComfyNode):
                     "matting with the public checkpoint. 0: as large as the matte; one that is as large as the picture "
                     "already then keeps its alpha.",
                 ),
+                io.Mask.Input(
+                    "trimap",
+                    display_name="trimap (1 = object)",
+                    optional=True,
+                    tooltip="What is sure: 1 = object, 0 = background, anything between = unknown, as OmniAlpha Trimap "
+                    "makes it. The alpha is held to it and sought anew where it is unknown; of help at any size.",
+                ),
             ],
             outputs=[
                 io.Image.Output("layer", display_name="layer", tooltip="The object, RGBA, as large as the picture."),
@@ -54,19 +61,18 @@ class OmniAlphaRefineMatte(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, matte=None, mask=None, mask_polarity=OPAQUE, worked_at=0) -> io.NodeOutput:
-        pictures, mattes = to_layers(image, "The picture"), _mattes(matte, mask, mask_polarity)
-        if len(pictures) not in (1, len(mattes)):
-            raise OmniAlphaError(f"{len(pictures)} pictures for {len(mattes)} mattes; give one, or one per matte.")
-        pictures = pictures * len(mattes) if len(pictures) == 1 else pictures
+    def execute(cls, image, matte=None, mask=None, mask_polarity=OPAQUE, worked_at=0, trimap=None) -> io.NodeOutput:
+        mattes = _mattes(matte, mask, mask_polarity)
+        pictures = _one_each(to_layers(image, "The picture"), len(mattes), "pictures")
+        trimaps = _one_each([None] if trimap is None else to_planes(trimap), len(mattes), "trimaps")
         sizes = [_seen(picture, matte, worked_at) for picture, matte in zip(pictures, mattes, strict=True)]
-        if sizes[0] == pictures[0].shape[1:]:
+        if trimap is None and sizes[0] == pictures[0].shape[1:]:
             note = "worked_at is 0 and the matte as large as the picture: its alpha stays, only colours are refined."
             show_note(cls.hidden.unique_id if cls.hidden else None, note)
         device = comfy.model_management.get_torch_device()
         layers = [
-            refine(picture[:3].to(device), each.to(device), size).cpu()
-            for picture, each, size in zip(pictures, mattes, sizes, strict=True)
+            refine(picture[:3].to(device), each.to(device), size, known if known is None else known.to(device)).cpu()
+            for picture, each, size, known in zip(pictures, mattes, sizes, trimaps, strict=True)
         ]
         layers = to_bytes_exactly(layers)
         return io.NodeOutput(to_image(layers), transparency(layers))
@@ -80,6 +86,13 @@ def _mattes(matte, mask, polarity: str) -> list:
     if matte is None:
         raise OmniAlphaError("Nothing to refine is connected. Connect the object to 'matte', or a mask.")
     return to_layers(matte, "The matte")
+
+
+def _one_each(found: list, count: int, name: str) -> list:
+    """As many as there are mattes; one serves all."""
+    if len(found) not in (1, count):
+        raise OmniAlphaError(f"{len(found)} {name} for {count} mattes; give one, or one per matte.")
+    return found * count if len(found) == 1 else found
 
 
 def _seen(picture, matte, worked_at: int) -> tuple[int, int]:

@@ -53,6 +53,8 @@ def add_commands(commands, size) -> None:
     how.add_argument("--samples", type=int, default=2, metavar="N", help="answers per record where the input leaves "
                      "the answer open (%(default)s)")  # fmt: skip
     how.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True, help="measure them as well")
+    how.add_argument("--refined", action="store_true", help="measure objects refined with the trimap as well, where "
+                     "there is one")  # fmt: skip
     how.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True, help="draw plots and sheets")
     how.add_argument("--keep", type=int, default=8, metavar="N", help="records per task on a sheet (%(default)s)")
     parser.set_defaults(command=_evaluate)
@@ -114,7 +116,7 @@ def _measure(args) -> None:
     config = {
         "checkpoint": folder.name, "weights": fingerprint(folder, args.vae, args.lora), "lora_scale": args.lora_scale,
         "data": Path(args.data).name, "records_sha256": fingerprint(lines), "seed": args.seed, "samples": args.samples,
-        **options, "baselines": args.baselines, "keep": args.keep,
+        **options, "baselines": args.baselines, "refined": args.refined, "keep": args.keep,
     }  # fmt: skip
     open_folder(out, config)
     if unlearnt := [task for task in tasks if settings.trained(task) is False]:
@@ -127,8 +129,8 @@ def _measure(args) -> None:
 
         results = evaluate(
             lambda: load(args.checkpoint, device, args.vae, args.lora, args.lora_scale), records, tasks,
-            seed=args.seed, baselines=args.baselines, samples=args.samples, out=out, keep=args.keep, progress=progress,
-            **options,
+            seed=args.seed, baselines=args.baselines, refined=args.refined, samples=args.samples, out=out,
+            keep=args.keep, progress=progress, **options,
         )  # fmt: skip
     write_report(out, results, config, [asdict(problem) for problem in reading.problems])
     if args.pictures:

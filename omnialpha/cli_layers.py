@@ -24,7 +24,8 @@ and the object's colours lose the old background's. docs/refine.md shows how muc
 REFINE_EXAMPLES = """\
 examples:
   refine photo.jpg matte.png --out object.png                   a matte smaller than the photo
-  refine photo.jpg matte.png --out object.png --worked-at 724   one that was scaled up already, as `run` writes it"""
+  refine photo.jpg matte.png --out object.png --worked-at 724   one that was scaled up already, as `run` writes it
+  refine photo.jpg matte.png --out object.png --trimap t.png    held to a trimap; of help at any size"""
 
 
 def add_commands(commands) -> None:
@@ -46,6 +47,7 @@ def add_commands(commands) -> None:
     refine.add_argument("matte", metavar="MATTE", help="the object with its alpha")
     refine.add_argument("--out", required=True, metavar="FILE", help="the PNG to write; must not exist")
     refine.add_argument("--worked-at", type=int, metavar="PX", help="longer side as the model saw it (the matte's)")
+    refine.add_argument("--trimap", metavar="PICTURE", help="white = object, black = background, grey = unknown")
     refine.add_argument("--bits", type=int, choices=(8, 16), default=8, help="of the PNG (%(default)s)")
     refine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
     refine.set_defaults(command=_refine)
@@ -77,6 +79,7 @@ def _refine(args) -> None:
     from .output import write_new
     from .pictures import read_layer
     from .refining import refine, seen_size
+    from .request import as_plane
     from .running import find_device
 
     out = Path(args.out).expanduser()
@@ -86,7 +89,8 @@ def _refine(args) -> None:
     device = find_device(args.device)
     picture, matte = read_layer(args.picture), read_layer(args.matte)
     seen = seen_size(picture.shape[1:], args.worked_at) if args.worked_at else None
-    layer = refine(picture[:3].to(device), matte.to(device), seen).cpu()
+    trimap = as_plane(args.trimap).to(device) if args.trimap else None
+    layer = refine(picture[:3].to(device), matte.to(device), seen, trimap).cpu()
     write_new(out, lambda file: FORMATS[format].write(layer, file))
     print(out)
 

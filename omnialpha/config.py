@@ -20,7 +20,8 @@ def read_config(kind: type[T], path: Path | str | None, overrides: Sequence[str]
 
     Args:
         kind: the dataclass; nested dataclasses are filled from nested mappings.
-        path: a YAML file; None to start from nothing.
+        path: a YAML file; None to start from nothing. Its key `base` may name another file, relative to it, that it
+            changes key by key, within mappings too.
         overrides: "key=value" or "key.inner=value", the value in YAML's spelling.
 
     Raises:
@@ -84,9 +85,30 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain(dataclasses.asdict(config))
 
 
-def _load_yaml(path: Path | str) -> dict[str, Any]:
+def _load_yaml(path: Path | str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A file's keys over those of its base; `above` are the files that led here."""
+    path = Path(path)
+    if path.resolve() in above:
+        raise OmniAlphaError(f"{above[-1]}: 'base' leads back to {path}. Take it out of one of them.")
+    data = _read_yaml(path)
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise OmniAlphaError(f"{path}: base: expected the name of a YAML file, found {base!r}.")
+    return _merge(_load_yaml(path.parent / base, (*above, path.resolve())), data)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`, mappings key by key."""
+    both = {key: (base[key], value) for key, value in changes.items() if key in base}
+    nested = {key: _merge(*pair) for key, pair in both.items() if all(isinstance(value, dict) for value in pair)}
+    return base | changes | nested
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise OmniAlphaError(f"{path} cannot be read: {error.strerror or error}. Give a YAML file.") from error
     data = _parse(text, str(path))

@@ -1,7 +1,8 @@
 """Alpha back at the picture's own size, and colours without the old background.
 
 The model sees a fitted picture, so its alpha is coarse where the picture is large. `refine_alpha` finds the fine alpha
-that, made coarse again, is the model's, and between those fixed means follows the picture's own edges: the matting
+that, made coarse again, is the model's, and between those fixed means follows the picture's own edges; where a trimap
+says what is sure, it keeps to that and lets the picture decide more. It uses the matting
 Laplacian of Levin et al., "A Closed-Form Solution to Natural Image Matting" (2008), eq. 12, applied with box filters as
 in He et al., "Fast Matting Using Large Kernel Matting Laplacian Matrices" (2010), eq. 8, and solved by conjugate
 gradients in the soft band alone. `foreground_colour` is Germer et al., "Fast Multi-Level Foreground Estimation" (2020).
@@ -11,6 +12,7 @@ All of it is plain torch and runs where its tensors are.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,27 +22,43 @@ from .checks import Size, check_plane, check_size
 from .errors import OmniAlphaError
 from .resizing import resize, resize_plane
 
-# Measured on held-out composites, see docs/refine.md.
-SMOOTHNESS = 1e-3  # epsilon of the matting Laplacian: how much noise in the picture's colours is overlooked
-FIDELITY = 5.0  # weight of the model's alpha, per pixel
+
+class Weights(NamedTuple):
+    """How the picture and the model's alpha are weighed.
+
+    Attributes:
+        smoothness: epsilon of the matting Laplacian: how much noise in the picture's colours is overlooked.
+        fidelity: of the model's alpha, per pixel.
+        steps: of conjugate gradients, at most.
+        enough: residual, as a share of the first, that ends them.
+    """
+
+    smoothness: float
+    fidelity: float
+    steps: int
+    enough: float = 1e-3
+
+
+# Measured on held-out composites, see docs/refine.md. A trimap says where alpha is sure, so the picture may say more.
+ALONE, WITH_TRIMAP = Weights(1e-3, 5.0, 30), Weights(1e-4, 0.03, 100)
 TRUST = 0.2  # weight of the model's colours
-STEPS = 30  # of conjugate gradients, at most
 _KNOWN = 100.0  # weight of what lies outside the band
 _NOISE = 1e-6  # of interpolation in float32
 _SURE = 1 / 255  # alpha that near to 0 or 1 is not soft
 
 
-def refine_alpha(picture: Tensor, alpha: Tensor, seen: Size | None = None, steps: int = STEPS) -> Tensor:
+def refine_alpha(picture: Tensor, alpha: Tensor, seen: Size | None = None, trimap: Tensor | None = None) -> Tensor:
     """A coarse alpha at the picture's size, with the picture's edges.
 
     Args:
         picture: [3, H, W] in [0, 1], the picture that was matted.
         alpha: [h, w] in [0, 1]: the model's alpha, coarse or already scaled up to [H, W].
         seen: (height, width) that the model worked at; the size of `alpha` unless told.
-        steps: of the solver, at most.
+        trimap: [H, W], 1 = object, 0 = background, anything between = unknown. It is kept to where it is sure; where
+            it is not, alpha is sought anew, as closed-form matting does it, with the model's alpha as a weak hint.
 
     Returns:
-        [H, W] in [0, 1]. Away from soft pixels it is `alpha`, scaled up.
+        [H, W] in [0, 1]. Without a trimap it is `alpha`, scaled up, away from soft pixels.
 
     Raises:
         OmniAlphaError: other shapes, or `seen` larger than the picture.
@@ -56,9 +74,14 @@ def refine_alpha(picture: Tensor, alpha: Tensor, seen: Size | None = None, steps
     alpha = alpha.to(picture)
     start = resize_plane(alpha, size)
     start = torch.where((start - start.round()).abs() < _NOISE, start.round(), start)  # sure pixels exactly so
-    reach = max(1, math.ceil(max(size[0] / seen[0], size[1] / seen[1])))
-    band = _dilate((start > _SURE) & (start < 1 - _SURE), reach)
-    if seen == size or not band.any():
+    if trimap is not None:
+        weights, band = WITH_TRIMAP, _soft(_check_trimap(trimap, size).to(picture))
+        start = torch.where(band, start, trimap.to(picture).round())
+    elif seen != size:
+        weights, band = ALONE, _dilate(_soft(start), math.ceil(max(size[0] / seen[0], size[1] / seen[1])))
+    else:
+        return start
+    if not band.any():
         return start
     rows, columns = (_means(coarse, fine).to(picture) for coarse, fine in zip(seen, size, strict=True))
     coarse = rows @ alpha @ columns.T if tuple(alpha.shape) == size else resize_plane(alpha, seen)
@@ -69,10 +92,13 @@ def refine_alpha(picture: Tensor, alpha: Tensor, seen: Size | None = None, steps
         for low, high, fine, cells in ((y0, y1, size[0], seen[0]), (x0, x1, size[1], seen[1]))
     )
     inner = (slice(top, bottom), slice(left, right))
-    solved = _solve(
+    planes = (
         picture[(slice(None), *inner)], start[inner], band[inner], coarse[y0:y1, x0:x1],
-        rows[y0:y1, top:bottom], columns[x0:x1, left:right], steps,
+        rows[y0:y1, top:bottom], columns[x0:x1, left:right],
     )  # fmt: skip
+    # Covariances of nearly flat windows do not survive float32, and Apple's GPUs know nothing finer.
+    place = "cpu" if picture.device.type == "mps" else picture.device
+    solved = _solve(*(plane.to(place, torch.float64) for plane in planes), weights).to(picture)
     result = start.clone()
     result[inner] = torch.where(band[inner], solved.clamp(0, 1), start[inner])
     return result
@@ -117,14 +143,14 @@ def foreground_colour(
     return torch.where(alpha >= 1, picture, both[0])
 
 
-def refine(picture: Tensor, matte: Tensor, seen: Size | None = None) -> Tensor:
+def refine(picture: Tensor, matte: Tensor, seen: Size | None = None, trimap: Tensor | None = None) -> Tensor:
     """The object as a layer [4, H, W] at the picture's size: `refine_alpha`, then `foreground_colour`.
 
     Black where alpha is 0 in 8 bits. Arguments and errors as for `refine_alpha`; `matte` is a layer [4, h, w], whose
     colours count as a hint, or an alpha [h, w] alone.
     """
     alpha, coarse = (matte[3], matte) if matte.ndim == 3 and matte.shape[0] == 4 else (matte, None)
-    fine = refine_alpha(picture, alpha, seen)
+    fine = refine_alpha(picture, alpha, seen, trimap)
     colour = foreground_colour(picture, fine, coarse)
     return torch.cat([torch.where(fine < 0.5 / 255, 0, colour), fine[None]])
 
@@ -147,6 +173,21 @@ def _picture_size(picture: Tensor) -> Size:
     return tuple(picture.shape[1:])
 
 
+def _check_trimap(trimap: Tensor, size: Size) -> Tensor:
+    check_plane(trimap, "A trimap")
+    if tuple(trimap.shape) != size:
+        raise OmniAlphaError(
+            f"The picture is {size[1]}x{size[0]} and the trimap {trimap.shape[1]}x{trimap.shape[0]} (width x height). "
+            f"Give the trimap that belongs to this picture."
+        )
+    return trimap
+
+
+def _soft(alpha: Tensor) -> Tensor:
+    """[H, W] bool: neither 0 nor 1."""
+    return (alpha > _SURE) & (alpha < 1 - _SURE)
+
+
 def _dilate(region: Tensor, width: int) -> Tensor:
     """[H, W] bool, grown by `width` pixels in a square."""
     grown = region[None].float()
@@ -164,29 +205,30 @@ def _means(coarse: int, fine: int) -> Tensor:
 
 
 def _window(line: Tensor, cells: int) -> tuple[int, int]:
-    """(first, end) of the coarse cells along one axis that hold the band, with a margin of one."""
+    """(first, end) of the coarse cells along one axis that hold the band and what its windows of 3 pixels reach."""
     found = line.nonzero()
     scale = cells / len(line)
-    return max(0, int(found[0] * scale) - 1), min(cells, math.ceil((int(found[-1]) + 1) * scale) + 1)
+    margin = math.ceil(2 * scale)
+    return max(0, int(found[0] * scale) - margin), min(cells, math.ceil((int(found[-1]) + 1) * scale) + margin)
 
 
-def _solve(picture, start, band, coarse, rows, columns, steps: int) -> Tensor:
-    """Minimises a'La + FIDELITY |coarse means of a - coarse|^2 with a = start outside the band."""
-    laplacian = _Laplacian(picture)
-    share = FIDELITY * start.numel() / coarse.numel()  # a coarse cell speaks for all its pixels
-    known = _KNOWN * (~band).to(start)
+def _solve(picture, start, band, coarse, rows, columns, weights: Weights) -> Tensor:
+    """Minimises a'La + fidelity |coarse means of a - coarse|^2 with a = start outside the band; all in float64."""
+    laplacian = _Laplacian(picture, weights.smoothness)
+    share = weights.fidelity * start.numel() / coarse.numel()  # a coarse cell speaks for all its pixels
+    known = _KNOWN * (1 - band)
 
     def apply(plane: Tensor) -> Tensor:
         return laplacian(plane) + known * plane + share * (rows.T @ (rows @ plane @ columns.T) @ columns)
 
     aim = known * start + share * (rows.T @ coarse @ columns)
-    return _conjugate_gradients(apply, aim, start, laplacian.count + known, steps)
+    return _conjugate_gradients(apply, aim, start, laplacian.count + known, weights.steps, weights.enough)
 
 
-def _conjugate_gradients(apply, aim: Tensor, start: Tensor, diagonal: Tensor, steps: int) -> Tensor:
+def _conjugate_gradients(apply, aim: Tensor, start: Tensor, diagonal: Tensor, steps: int, enough: float) -> Tensor:
     """Solves apply(x) = aim for a symmetric positive map, preconditioned by its (approximate) diagonal."""
     x, residual = start, aim - apply(start)
-    enough = 1e-3 * float(residual.norm())
+    enough *= float(residual.norm())
     direction = z = residual / diagonal
     energy = (residual * z).sum()
     for _ in range(steps):
@@ -204,14 +246,14 @@ def _conjugate_gradients(apply, aim: Tensor, start: Tensor, diagonal: Tensor, st
 class _Laplacian:
     """The matting Laplacian of a picture [3, H, W] with windows of 3 x 3 pixels, as a map of planes."""
 
-    def __init__(self, picture: Tensor):
+    def __init__(self, picture: Tensor, smoothness: float):
         self.picture = picture
         self.count = _box(torch.ones_like(picture[:1]))[0]  # pixels of each window; fewer at the border
         self.mean = _box(picture) / self.count
         covariance = {}
         for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
             moment = _box((picture[i] * picture[j])[None])[0] / self.count
-            covariance[i, j] = moment - self.mean[i] * self.mean[j] + (SMOOTHNESS / self.count if i == j else 0)
+            covariance[i, j] = moment - self.mean[i] * self.mean[j] + (smoothness / self.count if i == j else 0)
         self.inverse = symmetric_inverse(covariance)
 
     def __call__(self, plane: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from stacks import NAMES, example, same
 
 from omnialpha.cli import build_parser, main
 from omnialpha.files.formats import read_stack, write_stack
-from omnialpha.layers import flatten, read_layer, write_layer
+from omnialpha.layers import flatten, grey_layer, read_layer, write_layer
 from omnialpha.output import write_layers
 from omnialpha.refining import refine
 
@@ -57,12 +57,14 @@ def test_order_and_several_sources(tmp_path):
         (["refine", "photo.png", "photo.png", "--out", "b.psd"], "does not end in .png"),
         (["refine", "photo.png", "photo.png", "--out", "photo.png"], "exists"),
         (["refine", "photo.png", "photo.png", "--out", "b.png", "--worked-at", "999"], "999x749"),
+        (["refine", "photo.png", "photo.png", "--out", "b.png", "--trimap", "small.png"], "the trimap 5x4"),
     ],
 )
 def test_refusals(tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
     write_stack(example(), "a", "psd")
     write_layer(example().layers[0], "photo.png")
+    write_layer(torch.ones(4, 4, 5), "small.png")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert main(arguments) == 2
     assert words in capsys.readouterr().err
@@ -79,6 +81,13 @@ def test_refine(tmp_path):
     assert main(["refine", *map(str, (tmp_path / "photo.png", tmp_path / "matte.png")), "--out", str(out)]) == 0
     wanted = refine(read_layer(tmp_path / "photo.png")[:3], read_layer(tmp_path / "matte.png"))
     assert same([read_layer(out)], [wanted], 0.51 / 255)
+    known = (picture[1] * 3).floor().clamp(max=2) / 2
+    write_layer(grey_layer(known), tmp_path / "trimap.png")
+    out = tmp_path / "held.png"
+    words = [*map(str, (tmp_path / "photo.png", tmp_path / "matte.png")), "--trimap", str(tmp_path / "trimap.png")]
+    assert main(["refine", *words, "--out", str(out)]) == 0
+    held = read_layer(out)[3]
+    assert torch.equal(held[known != 0.5], known[known != 0.5])
 
 
 @pytest.mark.parametrize("format", ["png", "png16", "psd", "ora"])

@@ -14,7 +14,7 @@ from making import edit_records, make_triplets
 from omnialpha.cli import main
 from omnialpha.data.records import read_records
 from omnialpha.errors import OmniAlphaError
-from omnialpha.evaluation.cases import draw_answer, make_case
+from omnialpha.evaluation.cases import draw_answer, make_case, refine_answer
 from omnialpha.evaluation.classical import cut_out
 from omnialpha.evaluation.measures import NAIVE, deciding, is_open, measure, measures_of, naive_methods
 from omnialpha.evaluation.results import GIVEN, METHODS, Results
@@ -85,6 +85,22 @@ def test_numbers_in_the_lines_are_those_of_the_pipeline(records, pipeline):
     assert row["values"]["model"]["foreground_sad"] == pytest.approx(float(alpha.sum()))
     assert row["values"]["opaque"]["foreground_mad"] == pytest.approx(float((1 - case.targets[0][3].double()).mean()))
     assert row["pixels"] == 64 * 64 and row["size"] == [64, 64]
+
+
+def test_refined_objects_are_a_method_of_their_own(records, pipeline):
+    """Where there is a trimap, and only there; the other layers stay."""
+    tasks = ["matting_auto", "matting_trimap", "decomposition_trimap"]
+    results = evaluate(pipeline, records[:2], tasks, baselines=False, refined=True, steps=1)
+    assert [results.methods(task) for task in tasks] == [("model",), ("model", "refined"), ("model", "refined")]
+    for task in tasks[1:]:
+        assert results.beats(task, "refined") is False, "a trimap and the picture's edges help a model this small"
+    background = [results.values(tasks[2], method, "background_nine_psnr") for method in ("model", "refined")]
+    assert background[0] == background[1]
+    assert "refined with the trimap" in results.table()
+    case = make_case(records[0], "matting_trimap", 0)
+    known = case.inputs[1][0]
+    fine = refine_answer(case, draw_answer(pipeline, case, steps=1))[0]
+    assert torch.equal(fine[3][known != 0.5], known[known != 0.5])
 
 
 def test_the_command_writes_everything(dataset, tmp_path, capsys):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from omnialpha import refining
 from omnialpha.errors import OmniAlphaError
+from omnialpha.layers import trimap
 from omnialpha.metrics import alpha_mse, grad
 from omnialpha.refining import foreground_colour, refine, refine_alpha, seen_size
 from omnialpha.resizing import resize, resize_plane
@@ -72,6 +73,71 @@ def test_pictures_without_any_texture_are_no_trouble():
         assert torch.isfinite(fine).all() and (fine - resize_plane(coarse, (32, 32))).abs().mean() < 0.1
 
 
+def blurred(alpha: torch.Tensor, width: int) -> torch.Tensor:
+    """What a poor model makes of it: soft by `width` pixels."""
+    return torch.nn.functional.avg_pool2d(alpha[None], width, stride=1, padding=width // 2, count_include_pad=False)[0]
+
+
+def test_a_trimap_is_kept_to_and_lets_the_picture_decide():
+    """Also for a matte as large as the picture; a poor one, since a good one leaves nothing to do."""
+    picture, alpha, _ = scene()
+    poor, known = blurred(alpha, 11), trimap(alpha, 6)
+    fine = refine_alpha(picture, poor, trimap=known)
+    assert alpha_mse(fine, alpha) < 0.1 * alpha_mse(torch.where(known == 0.5, poor, known), alpha)
+    assert torch.equal(fine[known != 0.5], known[known != 0.5])
+    coarse = resize_plane(poor, (24, 24))
+    assert alpha_mse(refine_alpha(picture, coarse, trimap=known), alpha) < 0.2 * alpha_mse(coarse_up(coarse), alpha)
+    assert torch.equal(refine(picture, poor, trimap=known)[3], fine)
+
+
+def coarse_up(coarse: torch.Tensor) -> torch.Tensor:
+    return resize_plane(coarse, (96, 96))
+
+
+def test_with_a_trimap_it_is_closed_form_matting_with_a_hint():
+    """Without any weight on the model's alpha, pymatting's closed form."""
+    pymatting = pytest.importorskip("pymatting")
+    picture, alpha, _ = scene(64)
+    picture = (picture + 0.02 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    known = trimap(alpha, 3)
+    wanted = pymatting.estimate_alpha_cf(
+        picture.permute(1, 2, 0).double().numpy(), known.double().numpy(), laplacian_kwargs={"epsilon": 1e-4}
+    )
+    weights = refining.Weights(1e-4, 1e-9, 3000, enough=1e-9)
+    band = known == 0.5
+    start = torch.where(band, blurred(alpha, 11), known)
+    rows = torch.eye(64, dtype=torch.float64)
+    found = refining._solve(
+        picture.double(), start.double(), band.double(), start.double(), rows, rows, weights
+    )
+    assert (found.clamp(0, 1) - torch.from_numpy(wanted)).abs().max() < 1e-3
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
+def test_any_trimap(height, width, seed):
+    """All sure, all unknown or noise: in [0, 1], never NaN, and what is sure stays."""
+    generator = torch.Generator().manual_seed(seed)
+    picture, alpha = torch.rand(3, height, width, generator=generator), torch.rand(height, width, generator=generator)
+    for known in (alpha.round(), torch.full_like(alpha, 0.5), (3 * alpha).floor().clamp(max=2) / 2):
+        fine = refine_alpha(picture, torch.rand(height, width, generator=generator), trimap=known)
+        assert bool(((fine >= 0) & (fine <= 1)).all())
+        assert torch.equal(fine[known != 0.5], known[known != 0.5])
+
+
+def test_flat_pictures_with_a_trimap_are_no_trouble():
+    """One colour all over: covariances are 0, and nothing but the hint and smoothness is left."""
+    known = torch.full((32, 32), 0.5)
+    known[:8], known[-8:] = 1, 0
+    fine = refine_alpha(torch.full((3, 32, 32), 0.3), torch.full((32, 32), 0.5), trimap=known)
+    assert torch.isfinite(fine).all() and bool((fine[1:] <= fine[:-1] + 1e-3).all())
+
+
+def test_another_pictures_trimap_is_refused():
+    with pytest.raises(OmniAlphaError, match="32x32 and the trimap 16x8"):
+        refine_alpha(torch.rand(3, 32, 32), torch.rand(8, 8), trimap=torch.rand(8, 16))
+
+
 def test_laplacian_is_levins():
     """Against eq. 12 of the paper, written out window by window; at the border windows are cut off."""
     picture = torch.rand(3, 5, 6, generator=torch.Generator().manual_seed(1)).double()
@@ -86,10 +152,10 @@ def test_laplacian_is_levins():
             colours = np.array([picture[:, b, a].numpy() for b, a in near])
             centred = colours - colours.mean(axis=0)
             n = len(near)
-            spread = centred.T @ centred / n + refining.SMOOTHNESS / n * np.eye(3)
+            spread = centred.T @ centred / n + 1e-3 / n * np.eye(3)
             affinity = (1 + centred @ np.linalg.inv(spread) @ centred.T) / n
             wanted[np.ix_(index, index)] += np.eye(n) - affinity
-    laplacian = refining._Laplacian(picture)
+    laplacian = refining._Laplacian(picture, 1e-3)
     found = torch.stack([laplacian(row.reshape(height, width)).flatten() for row in torch.eye(size).double()])
     assert np.abs(found.numpy() - wanted).max() < 1e-8
 

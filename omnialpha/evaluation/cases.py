@@ -11,8 +11,11 @@ from torch import Tensor
 from ..data.examples import Example, SizeRule, derive
 from ..data.records import Record
 from ..layers import resize
+from ..refining import refine
 from ..settings import Settings
 from ..tasks import TASKS
+
+WITH_TRIMAP = tuple(key for key, row in TASKS.items() if row.guide_role == "trimap" and "foreground" in row.targets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,14 @@ def draw_answer(pipeline, case: Case, sample: int = 0, **options) -> list[Tensor
     layers = pipeline(**ask, seed=noise, **options)
     pairs = zip(layers, case.targets)
     return [layer if layer.shape == true.shape else resize(layer, true.shape[1:]) for layer, true in pairs]
+
+
+def refine_answer(case: Case, layers: list[Tensor]) -> list[Tensor]:
+    """An answer to one of `WITH_TRIMAP`, its object refined with the picture and the trimap."""
+    found = list(layers)
+    index = case.names.index("foreground")
+    found[index] = refine(case.inputs[0][:3], found[index], trimap=case.inputs[1][0])
+    return found
 
 
 def _working_size(settings: Settings, case: Case) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from .measures import deciding, measure
 from .results import METHODS, Results
 from .run import answer_path
 
-COLOURS = ("#2a6f97", "#c9cbd1", "#a7aab3", "#dfe0e4", "#e09f3e", "#9e2a2b")  # of METHODS, in order
+COLOURS = ("#2a6f97", "#6fb1d1", "#c9cbd1", "#a7aab3", "#dfe0e4", "#e09f3e", "#9e2a2b")  # of METHODS, in order
 LINE = 36  # characters of a line on a sheet
 
 

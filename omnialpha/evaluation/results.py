@@ -14,7 +14,8 @@ from ..tasks import TASKS
 from .measures import Measure, deciding, measure, measures_of, naive_methods
 
 METHODS = {
-    "model": "model", "copy": "copy the input", "opaque": "all opaque", "empty": "empty",
+    "model": "model", "refined": "model, refined with the trimap",
+    "copy": "copy the input", "opaque": "all opaque", "empty": "empty",
     "closed_form": "closed form, given the trimap", "knn": "KNN, given the trimap",
 }  # fmt: skip
 GIVEN = ("copy", "opaque")  # the naive answers that a task counts as learnt when it beats

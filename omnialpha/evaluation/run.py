@@ -26,7 +26,7 @@ from ..metrics import unknown
 from ..pictures import MAX_PIXELS
 from ..tasks import TASKS, get_task
 from ..train.state import DiskError
-from .cases import Case, draw_answer, make_case
+from .cases import WITH_TRIMAP, Case, draw_answer, make_case, refine_answer
 from .classical import METHODS, Classical
 from .classical import TASKS as CLASSICAL_TASKS
 from .measures import NAIVE, is_open, measures_of, naive_methods
@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 def evaluate(
     checkpoint, records: Sequence[Record], tasks: Sequence[str] | None = None, *, seed: int = 0,
-    baselines: bool = True, samples: int = SAMPLES, out: Path | None = None, keep: int = 8,
+    baselines: bool = True, refined: bool = False, samples: int = SAMPLES, out: Path | None = None, keep: int = 8,
     progress: Callable[[int, int], object] | None = None, **options,
 ) -> Results:  # fmt: skip
     """Measures a checkpoint.
@@ -53,6 +53,7 @@ def evaluate(
         tasks: ids of tasks, "supervised", "stack"; all that the records can serve unless told.
         seed: of guides and noise. They depend on it and on a record's id alone, not on the records around it.
         baselines: measure naive answers as well, and closed-form and KNN matting where they apply.
+        refined: where there is a trimap, measure the model's object refined with it as well, see `refining.refine`.
         samples: answers per record where the input leaves the answer open (drawing, completion).
         out: folder for `lines.jsonl`, one line per record and task, and `answers/`; a run that stopped goes on with
             what is there. None keeps everything in memory.
@@ -76,8 +77,8 @@ def evaluate(
             if classical is None or classical.record is not record:
                 classical = Classical(record, seed)
             kept = partial(answer_path, out, k, task) if out and k < keep else None
-            rows[record.id, task] = row = _measure(pipeline, record, task, classical if baselines else None, samples,
-                                                   seed, kept, options)  # fmt: skip
+            rows[record.id, task] = row = _measure(pipeline, record, task, classical if baselines else None, refined,
+                                                   samples, seed, kept, options)  # fmt: skip
             if out:
                 _append(out / LINES, row)
         if progress:
@@ -123,7 +124,7 @@ def _load(checkpoint):
 
 
 def _measure(
-    pipeline, record: Record, task: str, classical: Classical | None, samples: int, seed: int,
+    pipeline, record: Record, task: str, classical: Classical | None, refined: bool, samples: int, seed: int,
     kept: Callable[[str], Path] | None, options: Mapping,
 ) -> Row:  # fmt: skip
     """One line: the values of every method, or why there are none."""
@@ -135,6 +136,8 @@ def _measure(
             warnings.simplefilter("ignore", OmniAlphaWarning)
             drawn = [draw_answer(pipeline, case, k, **options) for k in range(samples if is_open(task) else 1)]
         values = {"model": values_of(case, drawn)}
+        if refined and task in WITH_TRIMAP:
+            values["refined"] = values_of(case, [refine_answer(case, layers) for layers in drawn])
     except OmniAlphaError as error:
         return row | {"problem": str(error)}
     if kept:

@@ -215,6 +215,9 @@ def test_tools(comfy, graph, stack):
     graph.add("OmniAlphaSaveLayers", layers=photo, filename_prefix="linear", numbered=False)
     refined = graph.add("OmniAlphaRefineMatte", image=photo, matte=top, worked_at=16)[0]
     graph.add("OmniAlphaSaveLayers", layers=refined, filename_prefix="refined", numbered=False)
+    known = graph.add("OmniAlphaTrimap", layers=top, width=3)[0]
+    held = graph.add("OmniAlphaRefineMatte", image=photo, matte=top, trimap=known)[0]
+    graph.add("OmniAlphaSaveLayers", layers=held, filename_prefix="held", numbered=False)
     outputs = comfy.run(graph.prompt)["outputs"]
     assert any(image["filename"].startswith("OmniAlpha.trimap") for out in outputs.values() for image in out["images"])
     output = comfy.base / "output"
@@ -227,3 +230,5 @@ def test_tools(comfy, graph, stack):
     photo = read_layer(output / "linear_layer0.png")[:3]
     wanted = refine(photo, stack.layers[1], (12, 16))
     assert torch.allclose(read_layer(output / "refined_layer0.png"), wanted, atol=2 / 255)
+    wanted = refine(photo, stack.layers[1], trimap=trimap(stack.layers[1][3], 3))
+    assert torch.allclose(read_layer(output / "held_layer0.png"), wanted, atol=2 / 255)
