@@ -38,6 +38,7 @@ def main() -> None:
         "--noise", type=float, default=0.0, help="standard error of the model's colours and soft alpha (%(default)s)"
     )
     parser.add_argument("--micro", action="store_true", help="mattes by the built-in model")
+    parser.add_argument("--trimap", type=int, metavar="PX", help="refine with a trimap as well, unknown by so many pixels")
     parser.add_argument(
         "--skip", type=int, default=0, help="leave out the first records and their objects (%(default)s)"
     )
@@ -52,7 +53,7 @@ def main() -> None:
     colours: dict[str, list] = {}
     for picture, truth in tqdm(list(examples(args.dataset, args.skip, args.count)), unit="picture", disable=None):
         matte = model_matte(truth, args) if pipeline is None else micro_matte(pipeline, picture, truth)
-        measure(picture, truth, matte, alphas, colours)
+        measure(picture, truth, matte, None if args.trimap is None else trimap(truth[3], args.trimap), alphas, colours)
     how = "micro" if args.micro else f"the true alpha at {args.seen} px, noise {args.noise:g}"
     print(f"{len(alphas['bicubic'])} pictures; matte: {how}")
     print(f"{'alpha':34}{'MSE x1000':>12}{'Grad /1000':>12}")
@@ -91,7 +92,10 @@ def micro_matte(pipeline, picture: torch.Tensor, truth: torch.Tensor) -> torch.T
     return resize(layer, (96, 96))
 
 
-def measure(picture: torch.Tensor, truth: torch.Tensor, matte: torch.Tensor, alphas: dict, colours: dict) -> None:
+def measure(
+    picture: torch.Tensor, truth: torch.Tensor, matte: torch.Tensor, known: torch.Tensor | None, alphas: dict,
+    colours: dict,
+) -> None:  # fmt: skip
     """Adds one picture's errors to the tables."""
     size = tuple(truth.shape[1:])
     found = {
@@ -100,6 +104,10 @@ def measure(picture: torch.Tensor, truth: torch.Tensor, matte: torch.Tensor, alp
         "guided filter": guided(picture, resize_plane(matte[3], size), **GUIDED),
         "refine": refine_alpha(picture, matte[3]),
     }
+    if known is not None:
+        plain = found["bicubic"]
+        found["bicubic, trimap laid over it"] = torch.where((known > 0) & (known < 1), plain, known)
+        found["refine with the trimap"] = refine_alpha(picture, matte[3], trimap=known)
     for name, alpha in found.items():
         alphas.setdefault(name, []).append([alpha_mse(alpha, truth[3]), grad(alpha, truth[3])])
     estimates = {
