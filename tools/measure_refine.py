@@ -38,7 +38,7 @@ def main() -> None:
         "--noise", type=float, default=0.0, help="standard error of the model's colours and soft alpha (%(default)s)"
     )
     parser.add_argument("--micro", action="store_true", help="mattes by the built-in model")
-    parser.add_argument("--trimap", type=int, metavar="PX", help="refine with a trimap as well, unknown by so many pixels")
+    parser.add_argument("--trimap", type=int, metavar="PX", help="with a trimap as well, unknown by so many pixels")
     parser.add_argument(
         "--skip", type=int, default=0, help="leave out the first records and their objects (%(default)s)"
     )
