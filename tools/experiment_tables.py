@@ -136,25 +136,32 @@ def joint(results: Results) -> str:
 
 
 def interference(results: Results) -> str:
-    """Experiment 3: what leaving a family out does to the others, in per cent, mean over their measures."""
-    changes: dict[tuple[str, str], list[float]] = {}
-    for left_out in FAMILIES:
-        for task, row in rows_of(TASKS):
-            whole = over_seeds(results, "joint-long", TEST, task, row.name)
-            without = over_seeds(results, f"without-{left_out}", TEST, task, row.name)
-            if whole and without and TASKS[task].family != left_out:
-                sign = 1 if row.higher_is_better else -1
-                change = 100 * sign * (fmean(without) - fmean(whole)) / abs(fmean(whole))
-                changes.setdefault((left_out, TASKS[task].family), []).append(change)
-    rows = [
-        [left_out, *(f"{fmean(found):+.1f} %" if (found := changes.get((left_out, family))) else "-"
-                     for family in FAMILIES)]
-        for left_out in FAMILIES
-        if any(key[0] == left_out for key in changes)
-    ]  # fmt: skip
-    if rows:
-        _heat("interference", {key: fmean(found) for key, found in changes.items()})
-    return markdown(["left out", *FAMILIES], rows)
+    """Experiment 3: what leaving a family out does to the error of every task of the others."""
+    left_out = [family for family in FAMILIES if any(key.startswith(f"without-{family}-") for key in results)]
+    rows, heat = [], {}
+    for task, row in rows_of(TASKS):
+        whole = errors(over_seeds(results, "joint-long", TEST, task, row.name), row)
+        cells = []
+        for family in left_out:
+            without = errors(over_seeds(results, f"without-{family}", TEST, task, row.name), row)
+            if not without or not whole or TASKS[task].family == family:
+                cells.append("")
+                continue
+            change = 100 * (fmean(without) / fmean(whole) - 1)
+            clear = min(map(len, (whole, without))) > 2 and abs(fmean(without) - fmean(whole)) > sum(
+                map(stdev, (whole, without))
+            )
+            cells.append(f"**{change:+.0f} %**" if clear else f"{change:+.0f} %")
+            heat[f"{task}, {row.words}", family] = (change, clear)
+        rows.append([task, row.words, *cells])
+    if heat:
+        _heat("interference", heat, left_out)
+    return markdown(["task", "measure", *(f"without {family}" for family in left_out)], rows if left_out else [])
+
+
+def errors(values: Sequence[float], row: Measure) -> list[float]:
+    """Values as errors, lower is better: a PSNR as the root mean square error it stands for."""
+    return [10 ** (-value / 20) for value in values] if row.higher_is_better else list(values)
 
 
 def stacks(results: Results) -> str:
@@ -220,16 +227,18 @@ def _bars(name: str, titles: Sequence[tuple[str, float]], bars: Mapping[str, lis
     _save(figure, name)
 
 
-def _heat(name: str, values: Mapping[tuple[str, str], float]) -> None:
-    figure, axes = _figure(6, 4.5)
-    grid = [[values.get((row, column), float("nan")) for column in FAMILIES] for row in FAMILIES]
-    most = max(abs(value) for value in values.values())
-    axes.imshow(grid, cmap="RdYlGn", vmin=-most, vmax=most)
-    for (row, column), value in values.items():
-        axes.text(FAMILIES.index(column), FAMILIES.index(row), f"{value:+.1f}", ha="center", va="center")
-    axes.set_xticks(range(len(FAMILIES)), FAMILIES, rotation=30, ha="right")
-    axes.set_yticks(range(len(FAMILIES)), [f"without {family}" for family in FAMILIES])
-    axes.set_title("change of the other families, %; above 0 is better")
+def _heat(name: str, values: Mapping[tuple[str, str], tuple[float, bool]], columns: Sequence[str]) -> None:
+    """(row, column) -> (change in per cent, is it clear)."""
+    lines = list(dict.fromkeys(row for row, _ in values))
+    figure, axes = _figure(8, 0.28 * len(lines) + 1.4)
+    grid = [[values.get((row, column), (float("nan"),))[0] for column in columns] for row in lines]
+    axes.imshow(grid, cmap="RdYlGn_r", vmin=-50, vmax=50, aspect="auto")
+    for (row, column), (change, clear) in values.items():
+        axes.text(columns.index(column), lines.index(row), f"{change:+.0f}", ha="center", va="center", fontsize=8,
+                  fontweight="bold" if clear else "normal", color="black" if clear else "#555")  # fmt: skip
+    axes.set_xticks(range(len(columns)), [f"without {column}" for column in columns], fontsize=8)
+    axes.set_yticks(range(len(lines)), lines, fontsize=8)
+    axes.set_title("change of the error in %, below 0 is better without; bold where three seeds show it", fontsize=9)
     _save(figure, name)
 
 
