@@ -53,8 +53,8 @@ def add_commands(commands, size) -> None:
     how.add_argument("--samples", type=int, default=2, metavar="N", help="answers per record where the input leaves "
                      "the answer open (%(default)s)")  # fmt: skip
     how.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True, help="measure them as well")
-    how.add_argument("--refined", action="store_true", help="measure objects refined with the trimap as well, where "
-                     "there is one")  # fmt: skip
+    how.add_argument("--refined", action="store_true", help="measure objects refined with the task's trimap, or "
+                     "their own, as well")  # fmt: skip
     how.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True, help="draw plots and sheets")
     how.add_argument("--keep", type=int, default=8, metavar="N", help="records per task on a sheet (%(default)s)")
     parser.set_defaults(command=_evaluate)

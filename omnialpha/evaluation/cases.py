@@ -10,12 +10,14 @@ from torch import Tensor
 
 from ..data.examples import Example, SizeRule, derive
 from ..data.records import Record
-from ..layers import resize
+from ..layers import resize, trimap
 from ..refining import refine
 from ..settings import Settings
 from ..tasks import TASKS
 
-WITH_TRIMAP = tuple(key for key, row in TASKS.items() if row.guide_role == "trimap" and "foreground" in row.targets)
+# The tasks whose object can be refined with the picture it is in.
+REFINABLE = tuple(key for key, row in TASKS.items() if row.family in ("matting", "decomposition"))
+OWN_BAND = 2  # pixels around soft alpha that count as unknown where the task has no trimap
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +83,11 @@ def draw_answer(pipeline, case: Case, sample: int = 0, **options) -> list[Tensor
 
 
 def refine_answer(case: Case, layers: list[Tensor]) -> list[Tensor]:
-    """An answer to one of `WITH_TRIMAP`, its object refined with the picture and the trimap."""
-    found = list(layers)
-    index = case.names.index("foreground")
-    found[index] = refine(case.inputs[0][:3], found[index], trimap=case.inputs[1][0])
+    """An answer to one of `REFINABLE`, its object refined with the picture and a trimap: the task's, or its own alpha's."""
+    found, index = list(layers), case.names.index("foreground")
+    given = TASKS[case.task].guide_role == "trimap"
+    known = case.inputs[1][0] if given else trimap(found[index][3], OWN_BAND)
+    found[index] = refine(case.inputs[0][:3], found[index], trimap=known)
     return found
 
 

@@ -14,7 +14,7 @@ from ..tasks import TASKS
 from .measures import Measure, deciding, measure, measures_of, naive_methods
 
 METHODS = {
-    "model": "model", "refined": "model, refined with the trimap",
+    "model": "model", "refined": "model, refined",
     "copy": "copy the input", "opaque": "all opaque", "empty": "empty",
     "closed_form": "closed form, given the trimap", "knn": "KNN, given the trimap",
 }  # fmt: skip

@@ -26,7 +26,7 @@ from ..metrics import unknown
 from ..pictures import MAX_PIXELS
 from ..tasks import TASKS, get_task
 from ..train.state import DiskError
-from .cases import WITH_TRIMAP, Case, draw_answer, make_case, refine_answer
+from .cases import REFINABLE, Case, draw_answer, make_case, refine_answer
 from .classical import METHODS, Classical
 from .classical import TASKS as CLASSICAL_TASKS
 from .measures import NAIVE, is_open, measures_of, naive_methods
@@ -53,7 +53,7 @@ def evaluate(
         tasks: ids of tasks, "supervised", "stack"; all that the records can serve unless told.
         seed: of guides and noise. They depend on it and on a record's id alone, not on the records around it.
         baselines: measure naive answers as well, and closed-form and KNN matting where they apply.
-        refined: where there is a trimap, measure the model's object refined with it as well, see `refining.refine`.
+        refined: of matting and decomposition, measure the model's object refined as well, see `cases.refine_answer`.
         samples: answers per record where the input leaves the answer open (drawing, completion).
         out: folder for `lines.jsonl`, one line per record and task, and `answers/`; a run that stopped goes on with
             what is there. None keeps everything in memory.
@@ -136,7 +136,7 @@ def _measure(
             warnings.simplefilter("ignore", OmniAlphaWarning)
             drawn = [draw_answer(pipeline, case, k, **options) for k in range(samples if is_open(task) else 1)]
         values = {"model": values_of(case, drawn)}
-        if refined and task in WITH_TRIMAP:
+        if refined and task in REFINABLE:
             values["refined"] = values_of(case, [refine_answer(case, layers) for layers in drawn])
     except OmniAlphaError as error:
         return row | {"problem": str(error)}
