@@ -79,7 +79,8 @@ micro: $(READY) ## retrain the built-in checkpoint from nothing, in runs/ (needs
 	$(PY) -m omnialpha train cache configs/micro/cache.yaml --out runs/cache
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node 2 -m omnialpha train transformer configs/micro/transformer.yaml --threads 1 --out runs/micro
 	OMP_NUM_THREADS=1 $(PY) -m omnialpha train transformer configs/micro/transformer-more.yaml --threads 1 --out runs/micro-more
-	@echo "The checkpoint is runs/micro-more/checkpoint; python -m omnialpha demo --checkpoint runs/micro-more/checkpoint"
+	OMP_NUM_THREADS=1 $(PY) -m omnialpha train transformer configs/micro/transformer-last.yaml --threads 1 --out runs/micro-last
+	@echo "The checkpoint is runs/micro-last/checkpoint; python -m omnialpha demo --checkpoint runs/micro-last/checkpoint"
 
 experiments: $(READY) ## train and measure what docs/experiments.md reports, with what `make micro` made (hours)
 	PYTHONPATH=. $(PY) tools/experiments.py

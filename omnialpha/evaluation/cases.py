@@ -83,7 +83,7 @@ def draw_answer(pipeline, case: Case, sample: int = 0, **options) -> list[Tensor
 
 
 def refine_answer(case: Case, layers: list[Tensor]) -> list[Tensor]:
-    """An answer to one of `REFINABLE`, its object refined with the picture and a trimap: the task's, or its own alpha's."""
+    """An answer to one of `REFINABLE`, its object refined with the picture and the task's trimap, or one of its own."""
     found, index = list(layers), case.names.index("foreground")
     given = TASKS[case.task].guide_role == "trimap"
     known = case.inputs[1][0] if given else trimap(found[index][3], OWN_BAND)
