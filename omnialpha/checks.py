@@ -72,3 +72,10 @@ def check_size(size: Sequence[int], name: str = "A size") -> Size:
     if len(sides) != 2 or any(not isinstance(side, Integral) or side < 1 for side in sides):
         raise OmniAlphaError(f"{name} is (height, width) in whole pixels, at least 1 each, got {sides}.")
     return int(sides[0]), int(sides[1])
+
+
+def picture_size(picture: Tensor) -> Size:
+    """(H, W) of a picture [3, H, W]. Raises OmniAlphaError for anything else."""
+    if picture.ndim != 3 or picture.shape[0] != 3 or 0 in picture.shape or not picture.is_floating_point():
+        raise OmniAlphaError(f"A picture must be a float tensor [3, height, width], got {list(picture.shape)}.")
+    return tuple(picture.shape[1:])

@@ -2,25 +2,27 @@
 
 The model sees a fitted picture, so its alpha is coarse where the picture is large. `refine_alpha` finds the fine alpha
 that, made coarse again, is the model's, and between those fixed means follows the picture's own edges; where a trimap
-says what is sure, it keeps to that and lets the picture decide more. It uses the matting
-Laplacian of Levin et al., "A Closed-Form Solution to Natural Image Matting" (2008), eq. 12, applied with box filters as
-in He et al., "Fast Matting Using Large Kernel Matting Laplacian Matrices" (2010), eq. 8, and solved by conjugate
-gradients in the soft band alone. `foreground_colour` is Germer et al., "Fast Multi-Level Foreground Estimation" (2020).
+says what is sure, it keeps to that and lets the picture decide more. It uses the matting Laplacian of Levin et al., "A
+Closed-Form Solution to Natural Image Matting" (2008), eq. 12, applied with box filters as in He et al., "Fast Matting
+Using Large Kernel Matting Laplacian Matrices" (2010), eq. 8, and solved by conjugate gradients in the soft band alone.
 All of it is plain torch and runs where its tensors are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import Size, check_plane, check_size
+from .checks import Size, check_plane, check_size, picture_size
 from .errors import OmniAlphaError
-from .resizing import resize, resize_plane
+from .foreground import foreground_colour
+from .resizing import resize_plane
 
 
 class Weights(NamedTuple):
@@ -41,7 +43,6 @@ class Weights(NamedTuple):
 
 # Measured on held-out composites, see docs/refine.md. A trimap says where alpha is sure, so the picture may say more.
 ALONE, WITH_TRIMAP = Weights(1e-3, 5.0, 30), Weights(1e-4, 0.03, 100)
-TRUST = 0.2  # weight of the model's colours
 _KNOWN = 100.0  # weight of what lies outside the band
 _NOISE = 1e-6  # of interpolation in float32
 _SURE = 1 / 255  # alpha that near to 0 or 1 is not soft
@@ -64,7 +65,7 @@ def refine_alpha(picture: Tensor, alpha: Tensor, seen: Size | None = None, trima
         OmniAlphaError: other shapes, or `seen` larger than the picture.
     """
     check_plane(alpha, "An alpha")
-    size = _picture_size(picture)
+    size = picture_size(picture)
     seen = check_size(seen or tuple(alpha.shape), "The size the model worked at")
     if seen[0] > size[0] or seen[1] > size[1]:
         raise OmniAlphaError(
@@ -81,66 +82,22 @@ def refine_alpha(picture: Tensor, alpha: Tensor, seen: Size | None = None, trima
         weights, band = ALONE, _dilate(_soft(start), math.ceil(max(size[0] / seen[0], size[1] / seen[1])))
     else:
         return start
-    if not band.any():
-        return start
-    rows, columns = (_means(coarse, fine).to(picture) for coarse, fine in zip(seen, size, strict=True))
-    coarse = rows @ alpha @ columns.T if tuple(alpha.shape) == size else resize_plane(alpha, seen)
-    # Only the band's surroundings take part; whole cells of the coarse alpha, so that their means stay whole.
-    (y0, y1), (x0, x1) = (_window(band.any(dim=axis), cells) for axis, cells in ((1, seen[0]), (0, seen[1])))
-    (top, bottom), (left, right) = (
-        (math.floor(low * fine / cells), math.ceil(high * fine / cells))
-        for low, high, fine, cells in ((y0, y1, size[0], seen[0]), (x0, x1, size[1], seen[1]))
-    )
-    inner = (slice(top, bottom), slice(left, right))
-    planes = (
-        picture[(slice(None), *inner)], start[inner], band[inner], coarse[y0:y1, x0:x1],
-        rows[y0:y1, top:bottom], columns[x0:x1, left:right],
-    )  # fmt: skip
+    coarse = _Grid(seen, tuple(alpha.shape)).means(alpha.cpu().double()).to(picture)
+    return _refine_band(picture, start, band, coarse, weights) if band.any() else start
+
+
+def _refine_band(picture: Tensor, start: Tensor, band: Tensor, coarse: Tensor, weights: Weights) -> Tensor:
+    """`start` with what `_solve` finds in the band [H, W]; only the band's surroundings take part."""
+    whole = _Grid(tuple(coarse.shape), tuple(start.shape))
+    grid = whole.around(band)
+    cells, pixels = grid.cells, (slice(None), *grid.pixels)
     # Covariances of nearly flat windows do not survive float32, and Apple's GPUs know nothing finer.
     place = "cpu" if picture.device.type == "mps" else picture.device
-    solved = _solve(*(plane.to(place, torch.float64) for plane in planes), weights).to(picture)
+    planes = (picture[pixels], start[grid.pixels], band[grid.pixels], coarse[cells])
+    solved = _solve(*(plane.to(place, torch.float64) for plane in planes), grid, weights).to(picture)
     result = start.clone()
-    result[inner] = torch.where(band[inner], solved.clamp(0, 1), start[inner])
+    result[grid.pixels] = torch.where(band[grid.pixels], solved.clamp(0, 1), start[grid.pixels])
     return result
-
-
-def foreground_colour(
-    picture: Tensor, alpha: Tensor, coarse: Tensor | None = None, regularisation: float = 1e-5, slope: float = 1.0
-) -> Tensor:
-    """The object's own colour, with the background taken out of soft pixels.
-
-    From a single pixel to the full size, each level doubling the last, a few sweeps find the foreground and background
-    that together explain the picture and are smooth, least so where alpha is flat (the paper's eq. 3 and algorithm 1).
-
-    Args:
-        picture: [3, H, W] in [0, 1].
-        alpha: [H, W] in [0, 1].
-        coarse: [4, h, w] in [0, 1], the object as the model drew it, if its colours are to count: as one more term of
-            the energy, `TRUST` times the squared distance from it, weighted by its alpha.
-        regularisation: the paper's epsilon_r, smoothness where alpha is flat.
-        slope: the paper's omega, more smoothness where alpha changes.
-
-    Returns:
-        [3, H, W] in [0, 1]; where alpha is 1, the picture itself.
-
-    Raises:
-        OmniAlphaError: other shapes.
-    """
-    size = _picture_size(picture)
-    if check_plane(alpha, "An alpha").shape != size:
-        raise OmniAlphaError(f"The picture is {size[1]}x{size[0]} and the alpha {alpha.shape[1]}x{alpha.shape[0]}.")
-    alpha = alpha.to(picture)
-    weights = alpha / alpha.sum().clamp_min(1e-6), (1 - alpha) / (1 - alpha).sum().clamp_min(1e-6)
-    both = torch.stack([(picture * weight).sum(dim=(1, 2)) for weight in weights])[:, :, None, None]  # [2, 3, 1, 1]
-    hint = picture.new_zeros(4, *size) if coarse is None else resize(coarse.to(picture), size)
-    levels = max(1, math.ceil(math.log2(max(size))))
-    for level in range(levels + 1):
-        height, width = (max(1, round(side ** (level / levels))) for side in size)
-        both = F.interpolate(both, size=(height, width), mode="nearest")
-        small, cover = _nearest(picture, (height, width)), _nearest(alpha[None], (height, width))
-        sweeps = 20 if max(height, width) <= 32 else 4
-        both = _sweep(both, small, cover, _nearest(hint, (height, width)), regularisation, slope, sweeps)
-    return torch.where(alpha >= 1, picture, both[0])
 
 
 def refine(picture: Tensor, matte: Tensor, seen: Size | None = None, trimap: Tensor | None = None) -> Tensor:
@@ -167,12 +124,6 @@ def seen_size(size: Size, longer: int) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _picture_size(picture: Tensor) -> Size:
-    if picture.ndim != 3 or picture.shape[0] != 3 or 0 in picture.shape or not picture.is_floating_point():
-        raise OmniAlphaError(f"A picture must be a float tensor [3, height, width], got {list(picture.shape)}.")
-    return tuple(picture.shape[1:])
-
-
 def _check_trimap(trimap: Tensor, size: Size) -> Tensor:
     check_plane(trimap, "A trimap")
     if tuple(trimap.shape) != size:
@@ -196,32 +147,80 @@ def _dilate(region: Tensor, width: int) -> Tensor:
     return grown[0] > 0
 
 
-def _means(coarse: int, fine: int) -> Tensor:
-    """[coarse, fine]: means over equal stretches of a line of pixels; those on a border count in part."""
-    step = fine / coarse
-    start = torch.arange(coarse, dtype=torch.float64)[:, None] * step
-    pixel = torch.arange(fine, dtype=torch.float64)
-    return ((torch.minimum(start + step, pixel + 1) - torch.maximum(start, pixel)).clamp_min(0) / step).float()
+class _Line:
+    """Cells first ... end - 1 of a line of `cells`, and the pixels of a line of `pixels` that they touch.
+
+    Attributes:
+        step: pixels in a cell, also a part of one.
+        cell_borders: of the cells, in pixels from the first touched one on.
+        pixel_borders: of the pixels, in cells from `first` on.
+    """
+
+    def __init__(self, cells: int, pixels: int, first: int, end: int):
+        self.step = pixels / cells
+        start, stop = first * pixels // cells, -(-end * pixels // cells)  # rounded outwards
+        self.cells, self.pixels = slice(first, end), slice(start, stop)
+        line = partial(torch.arange, dtype=torch.float64)
+        self.cell_borders = (line(first, end + 1) * self.step - start).clamp(0, stop - start)
+        self.pixel_borders = (line(start, stop + 1) / self.step - first).clamp(0, end - first)
 
 
-def _window(line: Tensor, cells: int) -> tuple[int, int]:
-    """(first, end) of the coarse cells along one axis that hold the band and what its windows of 3 pixels reach."""
-    found = line.nonzero()
-    scale = cells / len(line)
-    margin = math.ceil(2 * scale)
-    return max(0, int(found[0] * scale) - margin), min(cells, math.ceil((int(found[-1]) + 1) * scale) + margin)
+class _Grid:
+    """A coarse grid over a picture's pixels: means over its cells, and their adjoint, in time linear in the pixels.
+
+    Args:
+        coarse, fine: (height, width) of the whole.
+        window: ((first, end) row of cells, (first, end) column); all unless told.
+    """
+
+    def __init__(self, coarse: Size, fine: Size, window: Sequence[tuple[int, int]] | None = None):
+        self.coarse, self.fine = coarse, fine
+        window = window or [(0, count) for count in coarse]
+        self.lines = [_Line(*counts, *ends) for *counts, ends in zip(coarse, fine, window, strict=True)]
+        self.cells, self.pixels = (tuple(getattr(line, name) for line in self.lines) for name in ("cells", "pixels"))
+
+    def around(self, band: Tensor) -> _Grid:
+        """The part that holds the band [H, W] and what its windows of 3 x 3 pixels reach."""
+        ends = []
+        for axis, (cells, pixels) in enumerate(zip(self.coarse, self.fine, strict=True)):
+            found, scale = band.any(dim=1 - axis).nonzero(), cells / pixels
+            first, last, margin = int(found[0]), int(found[-1]), math.ceil(2 * scale)
+            ends.append((max(0, int(first * scale) - margin), min(cells, math.ceil((last + 1) * scale) + margin)))
+        return _Grid(self.coarse, self.fine, ends)
+
+    def means(self, plane: Tensor) -> Tensor:
+        """Means of pixels over each cell; those on a border count in part."""
+        for axis, line in enumerate(self.lines):
+            plane = _integrals(plane, line.cell_borders, axis) / line.step
+        return plane
+
+    def spread(self, cells: Tensor) -> Tensor:
+        """The adjoint of `means`."""
+        for axis, line in enumerate(self.lines):
+            cells = _integrals(cells, line.pixel_borders, axis)
+        return cells
 
 
-def _solve(picture, start, band, coarse, rows, columns, weights: Weights) -> Tensor:
-    """Minimises a'La + fidelity |coarse means of a - coarse|^2 with a = start outside the band; all in float64."""
+def _integrals(plane: Tensor, borders: Tensor, axis: int) -> Tensor:
+    """Integrals of a plane [H, W] along an axis, from each border to the next; a pixel is 1 long."""
+    sums = F.pad(plane.cumsum(axis), (0, 0, 1, 0) if axis == 0 else (1, 0, 0, 0))
+    low = borders.floor().long()
+    part = (borders - low).to(plane)
+    low = low.to(plane.device)
+    below, above = (sums.index_select(axis, index) for index in (low, (low + 1).clamp(max=plane.shape[axis])))
+    return torch.lerp(below, above, part[:, None] if axis == 0 else part).diff(dim=axis)
+
+
+def _solve(picture, start, band, coarse, grid: _Grid, weights: Weights) -> Tensor:
+    """Minimises a'La + fidelity |means of a over the grid - coarse|^2 with a = start outside the band; in float64."""
     laplacian = _Laplacian(picture, weights.smoothness)
-    share = weights.fidelity * start.numel() / coarse.numel()  # a coarse cell speaks for all its pixels
+    share = weights.fidelity * math.prod(line.step for line in grid.lines)  # a coarse cell speaks for all its pixels
     known = _KNOWN * (1 - band)
 
     def apply(plane: Tensor) -> Tensor:
-        return laplacian(plane) + known * plane + share * (rows.T @ (rows @ plane @ columns.T) @ columns)
+        return laplacian(plane) + known * plane + share * grid.spread(grid.means(plane))
 
-    aim = known * start + share * (rows.T @ coarse @ columns)
+    aim = known * start + share * grid.spread(coarse)
     return _conjugate_gradients(apply, aim, start, laplacian.count + known, weights.steps, weights.enough)
 
 
@@ -285,32 +284,3 @@ def symmetric_inverse(m: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int],
         (1, 1): (a * f - c * c) / determinant, (1, 2): (b * c - a * e) / determinant,
         (2, 2): (a * d - b * b) / determinant,
     }  # fmt: skip
-
-
-def _nearest(planes: Tensor, size: Size) -> Tensor:
-    return F.interpolate(planes[None], size=size, mode="nearest")[0]
-
-
-def _sweep(
-    both: Tensor, picture: Tensor, alpha: Tensor, hint: Tensor, regularisation: float, slope: float, sweeps: int
-) -> Tensor:
-    """Improves foreground and background [2, 3, H, W], each pixel by its four neighbours, all pixels at once."""
-    around = _neighbours(alpha)  # [4, 1, H, W]
-    weights = regularisation + slope * (around - alpha).abs()
-    share = torch.stack([alpha, 1 - alpha])  # [2, 1, H, W]
-    total = weights.sum(dim=0)
-    trust = TRUST * hint[3:]
-    a00, a11, a01 = share[0] ** 2 + total + trust, share[1] ** 2 + total, share[0] * share[1]
-    determinant = a00 * a11 - a01 * a01
-    for _ in range(sweeps):
-        b0, b1 = (share[k] * picture + (weights * _neighbours(both[k])).sum(dim=0) for k in range(2))
-        b0 = b0 + trust * hint[:3]
-        both = torch.stack([a11 * b0 - a01 * b1, a00 * b1 - a01 * b0]) / determinant
-        both = both.clamp(0, 1)
-    return both
-
-
-def _neighbours(planes: Tensor) -> Tensor:
-    """[4, C, H, W]: each pixel's neighbours; at the border, the pixel itself."""
-    p = F.pad(planes[None], (1, 1, 1, 1), mode="replicate")[0]
-    return torch.stack([p[:, 1:-1, :-2], p[:, 1:-1, 2:], p[:, :-2, 1:-1], p[:, 2:, 1:-1]])

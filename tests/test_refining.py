@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from omnialpha import refining
 from omnialpha.errors import OmniAlphaError
+from omnialpha.foreground import foreground_colour
 from omnialpha.layers import trimap
 from omnialpha.metrics import alpha_mse, grad
-from omnialpha.refining import foreground_colour, refine, refine_alpha, seen_size
+from omnialpha.refining import refine, refine_alpha, seen_size
 from omnialpha.resizing import resize, resize_plane
 
 
@@ -106,10 +107,8 @@ def test_with_a_trimap_it_is_closed_form_matting_with_a_hint():
     weights = refining.Weights(1e-4, 1e-9, 3000, enough=1e-9)
     band = known == 0.5
     start = torch.where(band, blurred(alpha, 11), known)
-    rows = torch.eye(64, dtype=torch.float64)
-    found = refining._solve(
-        picture.double(), start.double(), band.double(), start.double(), rows, rows, weights
-    )
+    grid = refining._Grid((64, 64), (64, 64))
+    found = refining._solve(picture.double(), start.double(), band.double(), start.double(), grid, weights)
     assert (found.clamp(0, 1) - torch.from_numpy(wanted)).abs().max() < 1e-3
 
 
@@ -160,17 +159,30 @@ def test_laplacian_is_levins():
     assert np.abs(found.numpy() - wanted).max() < 1e-8
 
 
-@settings(max_examples=30)
-@given(st.integers(1, 30), st.integers(1, 30))
-def test_means_of_lines(coarse, fine):
-    """Rows sum to 1, columns share alike; whole ratios are plain block means."""
-    coarse = min(coarse, fine)
-    means = refining._means(coarse, fine)
-    assert torch.allclose(means.sum(dim=1), torch.ones(coarse), atol=1e-5)
-    assert torch.allclose(means.sum(dim=0), torch.full((fine,), coarse / fine), atol=1e-5)
-    if fine % coarse == 0:
-        line = torch.rand(fine)
-        assert torch.allclose(means @ line, line.reshape(coarse, -1).mean(dim=1), atol=1e-6)
+@settings(max_examples=40)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 20), st.integers(1, 20), st.integers(0, 9))
+@example(7, 1, 29, 2, 0)  # 7 * (29 / 7) is more than 29
+def test_means_over_cells(rows, columns, height, width, seed):
+    """A constant stays one, whole ratios are plain block means, and spreading is the adjoint; also of a part."""
+    coarse, fine = (min(rows, height), min(columns, width)), (height, width)
+    generator = torch.Generator().manual_seed(seed)
+    plane = torch.rand(fine, generator=generator, dtype=torch.float64)
+    whole = refining._Grid(coarse, fine)
+    assert torch.allclose(whole.means(torch.ones_like(plane)), torch.ones(coarse, dtype=torch.float64))
+    if all(many % few == 0 for few, many in zip(coarse, fine)):
+        blocks = plane.reshape(coarse[0], height // coarse[0], coarse[1], width // coarse[1]).mean(dim=(1, 3))
+        assert torch.allclose(whole.means(plane), blocks)
+    band = torch.zeros(fine, dtype=torch.bool)
+    band[height // 2, width // 3] = True
+    part = whole.around(band)
+    inside = plane[part.pixels]
+    assert band[part.pixels].any()
+    for grid, pixels in ((whole, plane), (part, inside)):
+        means = grid.means(pixels)
+        cells = torch.rand(means.shape, generator=generator, dtype=torch.float64)
+        assert grid.spread(cells).shape == pixels.shape
+        assert torch.allclose((means * cells).sum(), (pixels * grid.spread(cells)).sum())
+    assert torch.allclose(part.means(inside)[1:-1, 1:-1], whole.means(plane)[part.cells][1:-1, 1:-1])
 
 
 def test_foreground_takes_the_background_out():

@@ -22,9 +22,10 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from omnialpha.data.records import read_records
+from omnialpha.foreground import foreground_colour
 from omnialpha.layers import read_layer, resize, trimap
 from omnialpha.metrics import alpha_mse, grad
-from omnialpha.refining import foreground_colour, refine_alpha, symmetric_inverse
+from omnialpha.refining import refine_alpha, symmetric_inverse
 from omnialpha.resizing import fit_size, resize_plane
 
 GUIDED = {"radius": 4, "epsilon": 1e-4}
