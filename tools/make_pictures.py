@@ -39,7 +39,7 @@ FAMILIES = {
     "generation": ("generation", ("words", 0, "on colour")),
 }
 # more workflows that run on micro: what the right half of their thumbnail shows
-MORE_THUMBNAILS = {"quick_start": 1, "two_stage": "flat"}
+MORE_THUMBNAILS = {"quick_start": 1, "two_stage": "flat", "fine_edges": 0}
 
 
 def checkers(size: tuple[int, int]) -> Image.Image:

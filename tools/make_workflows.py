@@ -1,4 +1,4 @@
-"""Make the workflows that a table describes: those for the public checkpoint, the quick start and the two-stage one.
+"""Make the workflows that code describes: those for the public checkpoint, quick start, two stages and fine edges.
 
     make templates
 
@@ -155,10 +155,44 @@ def two_stage() -> dict:
     return board.workflow("omnialpha_two_stage")
 
 
+def fine_edges() -> dict:
+    """A cut-out whose edges follow the picture's."""
+    board = Board()
+    board.note(
+        "# Fine edges\n1. The model cuts out what the rough mask marks. Its edges are as soft as the size it works at.\n"
+        "2. *OmniAlpha Trimap* says where that cut-out is sure: white is object, black is background, grey is **to be "
+        "found out**. Raise its **width** until the grey covers all that is wrong at the edge.\n3. *OmniAlpha Refine "
+        "Matte* keeps to what is sure, follows the picture's own edges in the grey, and takes the old background's "
+        "colour out of them.\n\nIf you have painted a trimap for a task by trimap, connect that one to **trimap**.\n\n"
+        + MISSING + "\n\n" + MICRO,
+        (400, 640),
+    )  # fmt: skip
+    loaded = board.add("OmniAlphaLoadCheckpoint", "Load micro", (460, 60), (320, 110), checkpoint="micro")
+    board.group("Model", 440, -20, 800, 190)
+    image = load_picture(board, (460, 290), "omnialpha_gift.png")
+    mask = load_mask(board, (460, 700), "omnialpha_gift_mask.png")
+    board.group("Picture and mask", 440, 210, 800, 1080)
+    layers = task(
+        board, (860, 60), "Cut out", loaded["MODEL"], loaded["CLIP"], loaded["VAE"], "matting_coarse_mask",
+        image=image, guide=mask,
+    )  # fmt: skip
+    known = board.add("OmniAlphaTrimap", "What is sure", (1340, 60), (320, 380), layers=layers, width=3)
+    refined = board.add(
+        "OmniAlphaRefineMatte", "Follow the picture's edges", (1340, 520), (320, 200),
+        image=image, matte=layers, trimap=known["trimap (1 = object)"],
+    )["layer"]  # fmt: skip
+    board.group("Refine", 1320, -20, 1680, 760)
+    board.add("OmniAlphaPreviewLayers", "As the model drew it", (1740, 60), (420, 420), layers=layers)
+    show_and_save(board, 2220, refined, "Refined", "refined")
+    board.group("Before", 1720, -20, 2180, 520)
+    return board.workflow("omnialpha_fine_edges")
+
+
 def made() -> dict[str, dict]:
     """Every workflow of this file by its name."""
     rows = {f"omnialpha_public_{row.name}": public(row) for row in PUBLIC}
-    return {"omnialpha_quick_start": quick_start(), "omnialpha_two_stage": two_stage(), **rows}
+    micro = {"quick_start": quick_start, "two_stage": two_stage, "fine_edges": fine_edges}
+    return {f"omnialpha_{name}": make() for name, make in micro.items()} | rows
 
 
 def text_of(workflow: dict) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..errors import OmniAlphaError
 from ..layers import grey_layer, over_colour, read_layer
 from ..sheet import Sheet
 from ..train.state import DiskError
-from .cases import Case, make_case
+from .cases import Case, make_case, refine_answer
 from .measures import deciding, measure
 from .results import METHODS, Results
 from .run import answer_path
@@ -28,6 +29,8 @@ LINE = 36  # characters of a line on a sheet
 
 def draw_sheets(out: Path, records: Sequence[Record], results: Results, seed: int) -> list[Path]:
     """A contact sheet per task from the answers kept in `out`: input, guide, answer, truth, and where they differ.
+
+    Where refined objects were measured, they stand beside the answer.
 
     Raises:
         OmniAlphaError: the disk is full.
@@ -44,8 +47,9 @@ def draw_sheets(out: Path, records: Sequence[Record], results: Results, seed: in
                 answers = [read_layer(answer_path(out, k, task, name)) for name in case.names]
             except OmniAlphaError:  # beyond those that were kept, or damaged since
                 continue
-            sheet = sheet or _sheet(case)
-            sheet.add(record.id, _lines(case, rows[record.id]), _cells(case, answers))
+            refined = [_refined(case, answers)] if "refined" in rows[record.id]["values"] else []
+            sheet = sheet or _sheet(case, ["refined"] * len(refined))
+            sheet.add(record.id, _lines(case, rows[record.id]), _cells(case, answers, refined))
         if sheet:
             paths.append(out / "sheets" / f"{task}.png")
             _make_folder(paths[-1].parent)
@@ -53,10 +57,14 @@ def draw_sheets(out: Path, records: Sequence[Record], results: Results, seed: in
     return paths
 
 
-def _sheet(case: Case) -> Sheet:
+def _sheet(case: Case, refined: list[str]) -> Sheet:
     given = ["input", "guide", *["input"] * 8][: max(2, len(case.inputs))]
-    parts = [f"{part}: {name}" for part in ("answer", "truth", "error") for name in case.names]
-    return Sheet(case.task, [*given, *parts])
+    answers, *others = ([f"{part}: {name}" for name in case.names] for part in ("answer", "truth", "error"))
+    return Sheet(case.task, [*given, *answers, *refined, *chain(*others)])
+
+
+def _refined(case: Case, answers: list[Tensor]) -> Tensor:
+    return refine_answer(case, answers)[case.names.index("foreground")]
 
 
 def _lines(case: Case, row: dict) -> list[str]:
@@ -65,9 +73,9 @@ def _lines(case: Case, row: dict) -> list[str]:
     return words + [f"{item.words}: {row['values']['model'][item.name] * item.factor:.3g}" for item in shown]
 
 
-def _cells(case: Case, answers: list[Tensor]) -> list[Tensor | None]:
+def _cells(case: Case, answers: list[Tensor], refined: list[Tensor]) -> list[Tensor | None]:
     given = [*case.inputs, *[None] * (2 - len(case.inputs))]
-    return [*given, *answers, *case.targets, *(_error(one, true) for one, true in zip(answers, case.targets))]
+    return [*given, *answers, *refined, *case.targets, *(_error(one, true) for one, true in zip(answers, case.targets))]
 
 
 def _error(answer: Tensor, truth: Tensor) -> Tensor:
