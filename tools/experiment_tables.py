@@ -235,10 +235,10 @@ def _heat(name: str, values: Mapping[tuple[str, str], tuple[float, bool]], colum
     axes.imshow(grid, cmap="RdYlGn_r", vmin=-50, vmax=50, aspect="auto")
     for (row, column), (change, clear) in values.items():
         axes.text(columns.index(column), lines.index(row), f"{change:+.0f}", ha="center", va="center", fontsize=8,
-                  fontweight="bold" if clear else "normal", color="black" if clear else "#555")  # fmt: skip
-    axes.set_xticks(range(len(columns)), [f"without {column}" for column in columns], fontsize=8)
+                  fontweight="bold" if clear else "normal", color="white" if abs(change) > 40 else "black")  # fmt: skip
+    axes.set_xticks(range(len(columns)), [f"without\n{column}" for column in columns], fontsize=8)
     axes.set_yticks(range(len(lines)), lines, fontsize=8)
-    axes.set_title("change of the error in %, below 0 is better without; bold where three seeds show it", fontsize=9)
+    figure.suptitle("change of the error in %: below 0 is better without; bold where three seeds show it", fontsize=9)
     _save(figure, name)
 
 
