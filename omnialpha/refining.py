@@ -42,7 +42,7 @@ class Weights(NamedTuple):
 
 
 # Measured on held-out composites, see docs/refine.md. A trimap says where alpha is sure, so the picture may say more.
-ALONE, WITH_TRIMAP = Weights(1e-3, 5.0, 30), Weights(1e-4, 0.03, 100)
+ALONE, WITH_TRIMAP = Weights(1e-3, 5.0, 30), Weights(1e-4, 0.06, 100)
 _KNOWN = 100.0  # weight of what lies outside the band
 _NOISE = 1e-6  # of interpolation in float32
 _SURE = 1 / 255  # alpha that near to 0 or 1 is not soft
