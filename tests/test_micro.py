@@ -62,7 +62,7 @@ def test_matting_finds_the_object(run, scenes):
     opaque = fmean(alpha_mse(torch.ones_like(scene.mask), scene.foreground[3]) for scene in scenes)
     layers = run("matting_auto")
     assert alpha_error(layers, scenes) <= opaque / 10
-    assert overlap(layers, scenes) >= 0.7
+    assert overlap(layers, scenes) >= 0.75
 
 
 def test_a_trimap_helps(run, scenes):
@@ -80,7 +80,7 @@ def test_removal_beats_leaving_the_object_in(run, scenes):
 def test_decomposition_recomposes(run, scenes):
     layers = run("decomposition_auto")
     recomposed = [psnr(over_colour(flatten(out)), scene.composite[:3]) for out, scene in zip(layers, scenes)]
-    assert fmean(recomposed) >= 19.5
+    assert fmean(recomposed) >= 20
     assert overlap(layers, scenes) >= 0.6
 
 

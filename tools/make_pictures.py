@@ -192,7 +192,7 @@ def make_screenshots(server: comfy_server.ComfyServer) -> None:
             "screenshot": IMAGES / f"workflow_{stem}.png",
             "run": True,
         }
-        for stem in ("matting", "decomposition_step_by_step")
+        for stem in ("matting", "fine_edges", "decomposition_step_by_step")
     ]
     for job, result in zip(jobs, frontend.drive(server.url, *jobs), strict=True):
         print(job["screenshot"].name, *result["problems"] or ["is fine"])

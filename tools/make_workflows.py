@@ -183,8 +183,8 @@ def fine_edges() -> dict:
     )["layer"]  # fmt: skip
     board.group("Refine", 1320, -20, 1680, 760)
     board.add("OmniAlphaPreviewLayers", "As the model drew it", (1740, 60), (420, 420), layers=layers)
-    show_and_save(board, 2220, refined, "Refined", "refined")
     board.group("Before", 1720, -20, 2180, 520)
+    show_and_save(board, 2220, refined, "Refined", "refined")
     return board.workflow("omnialpha_fine_edges")
 
 
