@@ -160,10 +160,11 @@ def fine_edges() -> dict:
     board = Board()
     board.note(
         "# Fine edges\n1. The model cuts out what the rough mask marks. Its edges are as soft as the size it works "
-        "at.\n2. *OmniAlpha Trimap* says where that cut-out is sure: white is object, black is background, grey is **to be "
-        "found out**. Raise its **width** until the grey covers all that is wrong at the edge.\n3. *OmniAlpha Refine "
-        "Matte* keeps to what is sure, follows the picture's own edges in the grey, and takes the old background's "
-        "colour out of them.\n\nIf you have painted a trimap for a task by trimap, connect that one to **trimap**.\n\n"
+        "at.\n2. *OmniAlpha Trimap* says where that cut-out is sure: white is object, black is background, grey is "
+        "**to be found out**. Raise its **width** until the grey covers all that is wrong at the edge.\n3. "
+        "*OmniAlpha Refine Matte* keeps to what is sure, follows the picture's own edges in the grey, and takes "
+        "the old background's colour out of them.\n\nIf you have painted a trimap for a task by trimap, connect "
+        "that one to **trimap**.\n\n"
         + MISSING + "\n\n" + MICRO,
         (400, 640),
     )  # fmt: skip
