@@ -32,17 +32,19 @@ class Weights(NamedTuple):
         smoothness: epsilon of the matting Laplacian: how much noise in the picture's colours is overlooked.
         fidelity: of the model's alpha, per pixel.
         steps: of conjugate gradients, at most.
+        dtype: to solve in; covariances of nearly flat windows do not survive float32 where the smoothness is small.
         enough: residual, as a share of the first, that ends them.
     """
 
     smoothness: float
     fidelity: float
     steps: int
+    dtype: torch.dtype = torch.float64
     enough: float = 1e-3
 
 
 # Measured on held-out composites, see docs/refine.md. A trimap says where alpha is sure, so the picture may say more.
-ALONE, WITH_TRIMAP = Weights(1e-3, 5.0, 30), Weights(1e-4, 0.06, 100)
+ALONE, WITH_TRIMAP = Weights(1e-3, 5.0, 30, torch.float32), Weights(1e-4, 0.06, 100)
 _KNOWN = 100.0  # weight of what lies outside the band
 _NOISE = 1e-6  # of interpolation in float32
 _SURE = 1 / 255  # alpha that near to 0 or 1 is not soft
@@ -91,10 +93,10 @@ def _refine_band(picture: Tensor, start: Tensor, band: Tensor, coarse: Tensor, w
     whole = _Grid(tuple(coarse.shape), tuple(start.shape))
     grid = whole.around(band)
     cells, pixels = grid.cells, (slice(None), *grid.pixels)
-    # Covariances of nearly flat windows do not survive float32, and Apple's GPUs know nothing finer.
-    place = "cpu" if picture.device.type == "mps" else picture.device
+    cpu = picture.device.type == "mps" and weights.dtype == torch.float64  # which Apple's GPUs do not know
+    place = "cpu" if cpu else picture.device
     planes = (picture[pixels], start[grid.pixels], band[grid.pixels], coarse[cells])
-    solved = _solve(*(plane.to(place, torch.float64) for plane in planes), grid, weights).to(picture)
+    solved = _solve(*(plane.to(place, weights.dtype) for plane in planes), grid, weights).to(picture)
     result = start.clone()
     result[grid.pixels] = torch.where(band[grid.pixels], solved.clamp(0, 1), start[grid.pixels])
     return result
@@ -212,7 +214,7 @@ def _integrals(plane: Tensor, borders: Tensor, axis: int) -> Tensor:
 
 
 def _solve(picture, start, band, coarse, grid: _Grid, weights: Weights) -> Tensor:
-    """Minimises a'La + fidelity |means of a over the grid - coarse|^2 with a = start outside the band; in float64."""
+    """Minimises a'La + fidelity |means of a over the grid - coarse|^2 with a = start outside the band."""
     laplacian = _Laplacian(picture, weights.smoothness)
     share = weights.fidelity * math.prod(line.step for line in grid.lines)  # a coarse cell speaks for all its pixels
     known = _KNOWN * (1 - band)
