@@ -4,9 +4,8 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ..omnialpha import layers as operations
-from ..omnialpha.errors import OmniAlphaError
 from .adapters.images import check_same_size, is_stand_in, to_image, to_layers, to_planes
-from .adapters.inputs import TRANSPARENT, clean_input, polarity_input
+from .adapters.inputs import TRANSPARENT, clean_input, one_each, polarity_input
 from .adapters.wires import CATEGORY
 
 
@@ -49,9 +48,7 @@ class OmniAlphaLayer(io.ComfyNode):
 
 
 def _with_alpha(layers: list, planes: list, polarity: str) -> list:
-    if len(planes) not in (1, len(layers)):
-        raise OmniAlphaError(f"{len(planes)} masks for {len(layers)} pictures; give one mask, or one per picture.")
-    planes = planes * len(layers) if len(planes) == 1 else planes
+    planes = one_each(planes, len(layers), "mask", "picture")
     alphas = [check_same_size(plane, layer, "The mask") for plane, layer in zip(planes, layers, strict=True)]
     return [
         torch.cat([layer[:3], (1 - alpha if polarity == TRANSPARENT else alpha)[None].to(layer.device)])

@@ -6,7 +6,7 @@ from comfy_api.v0_0_2 import io
 from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.refining import refine, seen_size
 from .adapters.images import to_bytes_exactly, to_image, to_layers, to_planes, transparency
-from .adapters.inputs import OPAQUE, TRANSPARENT, mask_output, polarity_input
+from .adapters.inputs import OPAQUE, TRANSPARENT, mask_output, one_each, polarity_input
 from .adapters.note import show_note
 from .adapters.wires import CATEGORY
 
@@ -63,8 +63,8 @@ class OmniAlphaRefineMatte(io.ComfyNode):
     @classmethod
     def execute(cls, image, matte=None, mask=None, mask_polarity=OPAQUE, worked_at=0, trimap=None) -> io.NodeOutput:
         mattes = _mattes(matte, mask, mask_polarity)
-        pictures = _one_each(to_layers(image, "The picture"), len(mattes), "pictures")
-        trimaps = _one_each([None] if trimap is None else to_planes(trimap), len(mattes), "trimaps")
+        pictures = one_each(to_layers(image, "The picture"), len(mattes), "picture", "matte")
+        trimaps = one_each([None] if trimap is None else to_planes(trimap), len(mattes), "trimap", "matte")
         sizes = [_seen(picture, matte, worked_at) for picture, matte in zip(pictures, mattes, strict=True)]
         if trimap is None and sizes[0] == pictures[0].shape[1:]:
             note = "worked_at is 0 and the matte as large as the picture: its alpha stays, only colours are refined."
@@ -86,13 +86,6 @@ def _mattes(matte, mask, polarity: str) -> list:
     if matte is None:
         raise OmniAlphaError("Nothing to refine is connected. Connect the object to 'matte', or a mask.")
     return to_layers(matte, "The matte")
-
-
-def _one_each(found: list, count: int, name: str) -> list:
-    """As many as there are mattes; one serves all."""
-    if len(found) not in (1, count):
-        raise OmniAlphaError(f"{len(found)} {name} for {count} mattes; give one, or one per matte.")
-    return found * count if len(found) == 1 else found
 
 
 def _seen(picture, matte, worked_at: int) -> tuple[int, int]:

@@ -74,29 +74,31 @@ def refine_alpha(picture: Tensor, alpha: Tensor, seen: Size | None = None, trima
             f"The model worked at {seen[1]}x{seen[0]} and the picture is {size[1]}x{size[0]} (width x height): there "
             f"is nothing to bring back. Give the full-size picture."
         )
+    if trimap is not None:
+        _check_trimap(trimap, size)
     alpha = alpha.to(picture)
     start = resize_plane(alpha, size)
     start = torch.where((start - start.round()).abs() < _NOISE, start.round(), start)  # sure pixels exactly so
     if trimap is not None:
-        weights, band = WITH_TRIMAP, _soft(_check_trimap(trimap, size).to(picture))
+        weights, band = WITH_TRIMAP, _soft(trimap.to(picture))
         start = torch.where(band, start, trimap.to(picture).round())
     elif seen != size:
         weights, band = ALONE, _dilate(_soft(start), math.ceil(max(size[0] / seen[0], size[1] / seen[1])))
     else:
         return start
-    coarse = _Grid(seen, tuple(alpha.shape)).means(alpha.cpu().double()).to(picture)
+    exact = alpha.cpu().double()
+    coarse = _Grid(seen, tuple(alpha.shape), exact).means(exact).to(picture)
     return _refine_band(picture, start, band, coarse, weights) if band.any() else start
 
 
 def _refine_band(picture: Tensor, start: Tensor, band: Tensor, coarse: Tensor, weights: Weights) -> Tensor:
     """`start` with what `_solve` finds in the band [H, W]; only the band's surroundings take part."""
-    whole = _Grid(tuple(coarse.shape), tuple(start.shape))
-    grid = whole.around(band)
-    cells, pixels = grid.cells, (slice(None), *grid.pixels)
     cpu = picture.device.type == "mps" and weights.dtype == torch.float64  # which Apple's GPUs do not know
-    place = "cpu" if cpu else picture.device
-    planes = (picture[pixels], start[grid.pixels], band[grid.pixels], coarse[cells])
-    solved = _solve(*(plane.to(place, weights.dtype) for plane in planes), grid, weights).to(picture)
+    like = torch.empty(0, dtype=weights.dtype, device="cpu" if cpu else picture.device)
+    sizes = tuple(coarse.shape), tuple(start.shape)
+    grid = _Grid(*sizes, like, _cells_around(band, *sizes))
+    planes = (picture[(slice(None), *grid.pixels)], start[grid.pixels], band[grid.pixels], coarse[grid.cells])
+    solved = _solve(*(plane.to(like) for plane in planes), grid, weights).to(picture)
     result = start.clone()
     result[grid.pixels] = torch.where(band[grid.pixels], solved.clamp(0, 1), start[grid.pixels])
     return result
@@ -126,14 +128,13 @@ def seen_size(size: Size, longer: int) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _check_trimap(trimap: Tensor, size: Size) -> Tensor:
+def _check_trimap(trimap: Tensor, size: Size) -> None:
     check_plane(trimap, "A trimap")
     if tuple(trimap.shape) != size:
         raise OmniAlphaError(
             f"The picture is {size[1]}x{size[0]} and the trimap {trimap.shape[1]}x{trimap.shape[0]} (width x height). "
             f"Give the trimap that belongs to this picture."
         )
-    return trimap
 
 
 def _soft(alpha: Tensor) -> Tensor:
@@ -149,22 +150,30 @@ def _dilate(region: Tensor, width: int) -> Tensor:
     return grown[0] > 0
 
 
-class _Line:
-    """Cells first ... end - 1 of a line of `cells`, and the pixels of a line of `pixels` that they touch.
+def _cells_around(band: Tensor, coarse: Size, fine: Size) -> list[tuple[int, int]]:
+    """(first, end) along each axis of the coarse cells that hold the band [H, W] and what its 3 x 3 windows reach."""
+    ends = []
+    for axis, (cells, pixels) in enumerate(zip(coarse, fine, strict=True)):
+        found, scale = band.any(dim=1 - axis).nonzero(), cells / pixels
+        first, last, margin = int(found[0]), int(found[-1]), math.ceil(2 * scale)
+        ends.append((max(0, int(first * scale) - margin), min(cells, math.ceil((last + 1) * scale) + margin)))
+    return ends
 
-    Attributes:
-        step: pixels in a cell, also a part of one.
-        cell_borders: of the cells, in pixels from the first touched one on.
-        pixel_borders: of the pixels, in cells from `first` on.
-    """
 
-    def __init__(self, cells: int, pixels: int, first: int, end: int):
-        self.step = pixels / cells
-        start, stop = first * pixels // cells, -(-end * pixels // cells)  # rounded outwards
-        self.cells, self.pixels = slice(first, end), slice(start, stop)
-        line = partial(torch.arange, dtype=torch.float64)
-        self.cell_borders = (line(first, end + 1) * self.step - start).clamp(0, stop - start)
-        self.pixel_borders = (line(start, stop + 1) / self.step - first).clamp(0, end - first)
+class _Borders:
+    """Where stretches of a line meet, in units of its `count` elements; for integrals of many lines over them."""
+
+    def __init__(self, places: Tensor, count: int, like: Tensor):
+        places = places.clamp(0, count)
+        low = places.floor().long()
+        self.low, self.high = low.to(like.device), (low + 1).clamp(max=count).to(like.device)
+        self.part = (places - low).to(like)
+
+    def integrals(self, plane: Tensor, axis: int) -> Tensor:
+        """Of a plane [H, W] along an axis, from each border to the next; an element is 1 long."""
+        sums = F.pad(plane.cumsum(axis), (0, 0, 1, 0) if axis == 0 else (1, 0, 0, 0))
+        below, above = (sums.index_select(axis, index) for index in (self.low, self.high))
+        return torch.lerp(below, above, self.part[:, None] if axis == 0 else self.part).diff(dim=axis)
 
 
 class _Grid:
@@ -172,51 +181,43 @@ class _Grid:
 
     Args:
         coarse, fine: (height, width) of the whole.
-        window: ((first, end) row of cells, (first, end) column); all unless told.
+        like: a tensor of the dtype and on the device of the planes to come.
+        window: (first, end) of the cells that count along each axis; all unless told.
+
+    Attributes:
+        cells, pixels: slices of the whole: the cells that count, and the pixels they touch.
+        step: pixels in a cell along each axis, also a part of one.
     """
 
-    def __init__(self, coarse: Size, fine: Size, window: Sequence[tuple[int, int]] | None = None):
-        self.coarse, self.fine = coarse, fine
+    def __init__(self, coarse: Size, fine: Size, like: Tensor, window: Sequence[tuple[int, int]] | None = None):
+        self.step = [pixels / cells for cells, pixels in zip(coarse, fine, strict=True)]
         window = window or [(0, count) for count in coarse]
-        self.lines = [_Line(*counts, *ends) for *counts, ends in zip(coarse, fine, window, strict=True)]
-        self.cells, self.pixels = (tuple(getattr(line, name) for line in self.lines) for name in ("cells", "pixels"))
-
-    def around(self, band: Tensor) -> _Grid:
-        """The part that holds the band [H, W] and what its windows of 3 x 3 pixels reach."""
-        ends = []
-        for axis, (cells, pixels) in enumerate(zip(self.coarse, self.fine, strict=True)):
-            found, scale = band.any(dim=1 - axis).nonzero(), cells / pixels
-            first, last, margin = int(found[0]), int(found[-1]), math.ceil(2 * scale)
-            ends.append((max(0, int(first * scale) - margin), min(cells, math.ceil((last + 1) * scale) + margin)))
-        return _Grid(self.coarse, self.fine, ends)
+        self.cells = tuple(slice(*ends) for ends in window)
+        self.pixels, self.of_cells, self.of_pixels = (), [], []
+        for (first, end), cells, pixels, step in zip(window, coarse, fine, self.step, strict=True):
+            start, stop = first * pixels // cells, -(-end * pixels // cells)  # rounded outwards
+            self.pixels += (slice(start, stop),)
+            line = partial(torch.arange, dtype=torch.float64)
+            self.of_cells.append(_Borders(line(first, end + 1) * step - start, stop - start, like))
+            self.of_pixels.append(_Borders(line(start, stop + 1) / step - first, end - first, like))
 
     def means(self, plane: Tensor) -> Tensor:
         """Means of pixels over each cell; those on a border count in part."""
-        for axis, line in enumerate(self.lines):
-            plane = _integrals(plane, line.cell_borders, axis) / line.step
+        for axis, (borders, step) in enumerate(zip(self.of_cells, self.step, strict=True)):
+            plane = borders.integrals(plane, axis) / step
         return plane
 
     def spread(self, cells: Tensor) -> Tensor:
         """The adjoint of `means`."""
-        for axis, line in enumerate(self.lines):
-            cells = _integrals(cells, line.pixel_borders, axis)
+        for axis, borders in enumerate(self.of_pixels):
+            cells = borders.integrals(cells, axis)
         return cells
-
-
-def _integrals(plane: Tensor, borders: Tensor, axis: int) -> Tensor:
-    """Integrals of a plane [H, W] along an axis, from each border to the next; a pixel is 1 long."""
-    sums = F.pad(plane.cumsum(axis), (0, 0, 1, 0) if axis == 0 else (1, 0, 0, 0))
-    low = borders.floor().long()
-    part = (borders - low).to(plane)
-    low = low.to(plane.device)
-    below, above = (sums.index_select(axis, index) for index in (low, (low + 1).clamp(max=plane.shape[axis])))
-    return torch.lerp(below, above, part[:, None] if axis == 0 else part).diff(dim=axis)
 
 
 def _solve(picture, start, band, coarse, grid: _Grid, weights: Weights) -> Tensor:
     """Minimises a'La + fidelity |means of a over the grid - coarse|^2 with a = start outside the band."""
     laplacian = _Laplacian(picture, weights.smoothness)
-    share = weights.fidelity * math.prod(line.step for line in grid.lines)  # a coarse cell speaks for all its pixels
+    share = weights.fidelity * math.prod(grid.step)  # a coarse cell speaks for all its pixels
     known = _KNOWN * (1 - band)
 
     def apply(plane: Tensor) -> Tensor:

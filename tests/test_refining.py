@@ -87,12 +87,9 @@ def test_a_trimap_is_kept_to_and_lets_the_picture_decide():
     assert alpha_mse(fine, alpha) < 0.15 * alpha_mse(torch.where(known == 0.5, poor, known), alpha)
     assert torch.equal(fine[known != 0.5], known[known != 0.5])
     coarse = resize_plane(poor, (24, 24))
-    assert alpha_mse(refine_alpha(picture, coarse, trimap=known), alpha) < 0.2 * alpha_mse(coarse_up(coarse), alpha)
+    plain = resize_plane(coarse, (96, 96))
+    assert alpha_mse(refine_alpha(picture, coarse, trimap=known), alpha) < 0.2 * alpha_mse(plain, alpha)
     assert torch.equal(refine(picture, poor, trimap=known)[3], fine)
-
-
-def coarse_up(coarse: torch.Tensor) -> torch.Tensor:
-    return resize_plane(coarse, (96, 96))
 
 
 def test_with_a_trimap_it_is_closed_form_matting_with_a_hint():
@@ -107,7 +104,7 @@ def test_with_a_trimap_it_is_closed_form_matting_with_a_hint():
     weights = refining.Weights(1e-4, 1e-9, 3000, enough=1e-9)
     band = known == 0.5
     start = torch.where(band, blurred(alpha, 11), known)
-    grid = refining._Grid((64, 64), (64, 64))
+    grid = refining._Grid((64, 64), (64, 64), picture.double())
     found = refining._solve(picture.double(), start.double(), band.double(), start.double(), grid, weights)
     assert (found.clamp(0, 1) - torch.from_numpy(wanted)).abs().max() < 1e-3
 
@@ -167,14 +164,14 @@ def test_means_over_cells(rows, columns, height, width, seed):
     coarse, fine = (min(rows, height), min(columns, width)), (height, width)
     generator = torch.Generator().manual_seed(seed)
     plane = torch.rand(fine, generator=generator, dtype=torch.float64)
-    whole = refining._Grid(coarse, fine)
+    whole = refining._Grid(coarse, fine, plane)
     assert torch.allclose(whole.means(torch.ones_like(plane)), torch.ones(coarse, dtype=torch.float64))
     if all(many % few == 0 for few, many in zip(coarse, fine)):
         blocks = plane.reshape(coarse[0], height // coarse[0], coarse[1], width // coarse[1]).mean(dim=(1, 3))
         assert torch.allclose(whole.means(plane), blocks)
     band = torch.zeros(fine, dtype=torch.bool)
     band[height // 2, width // 3] = True
-    part = whole.around(band)
+    part = refining._Grid(coarse, fine, plane, refining._cells_around(band, coarse, fine))
     inside = plane[part.pixels]
     assert band[part.pixels].any()
     for grid, pixels in ((whole, plane), (part, inside)):

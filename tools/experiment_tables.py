@@ -69,8 +69,15 @@ def verdict(ours: Sequence[float], theirs: Sequence[float], row: Measure) -> str
     """Which is better: said only where the means differ by more than both spreads together."""
     if len(ours) < 3 or len(theirs) < 3:
         return "-"
-    gain = (fmean(ours) - fmean(theirs)) * (1 if row.higher_is_better else -1)
-    return ("yes" if gain > 0 else "no") if abs(gain) > stdev(ours) + stdev(theirs) else "no difference"
+    if not differ(ours, theirs):
+        return "no difference"
+    return "yes" if (fmean(ours) > fmean(theirs)) == row.higher_is_better else "no"
+
+
+def differ(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    """Are there three seeds of each, and the means further apart than both spreads together?"""
+    enough = min(len(ours), len(theirs)) >= 3
+    return enough and abs(fmean(ours) - fmean(theirs)) > stdev(ours) + stdev(theirs)
 
 
 def rows_of(tasks) -> list[tuple[str, Measure]]:
@@ -148,9 +155,7 @@ def interference(results: Results) -> str:
                 cells.append("")
                 continue
             change = 100 * (fmean(without) / fmean(whole) - 1)
-            clear = min(map(len, (whole, without))) > 2 and abs(fmean(without) - fmean(whole)) > sum(
-                map(stdev, (whole, without))
-            )
+            clear = differ(whole, without)
             cells.append(f"**{change:+.0f} %**" if clear else f"{change:+.0f} %")
             heat[f"{task}, {row.words}", family] = (change, clear)
         rows.append([task, row.words, *cells])

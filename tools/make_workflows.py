@@ -93,16 +93,15 @@ MICRO = (
 )
 
 
-def take_apart(board: Board, picture: str) -> Wire:
-    """micro, an example picture, and the task that decomposes it; the layers."""
+def on_micro(board: Board, title: str, task_id: str, picture: str, mask: str = "") -> tuple[Wire, Wire]:
+    """micro, example pictures, and a task on them; (picture, layers)."""
     loaded = board.add("OmniAlphaLoadCheckpoint", "Load micro", (460, 60), (320, 110), checkpoint="micro")
     board.group("Model", 440, -20, 800, 190)
     image = load_picture(board, (460, 290), picture)
-    board.group("Picture", 440, 210, 800, 670)
-    return task(
-        board, (860, 60), "Take the picture apart", loaded["MODEL"], loaded["CLIP"], loaded["VAE"],
-        "decomposition_auto", image=image,
-    )  # fmt: skip
+    guide = {"guide": load_mask(board, (460, 700), mask)} if mask else {}
+    board.group("Picture and mask" if mask else "Picture", 440, 210, 800, 1080 if mask else 670)
+    models = (loaded[name] for name in ("MODEL", "CLIP", "VAE"))
+    return image, task(board, (860, 60), title, *models, task_id, image=image, **guide)
 
 
 def quick_start() -> dict:
@@ -115,7 +114,7 @@ def quick_start() -> dict:
         "at the other workflows of this pack under *Browse Templates*\n\n" + MISSING + "\n\n" + MICRO,
         (400, 560),
     )  # fmt: skip
-    layers = take_apart(board, "omnialpha_lotus.png")
+    _, layers = on_micro(board, "Take the picture apart", "decomposition_auto", "omnialpha_lotus.png")
     show_and_save(board, 1340, layers, "Background and object", "quick_start")
     return board.workflow("omnialpha_quick_start")
 
@@ -132,7 +131,7 @@ def two_stage() -> dict:
         "background, 1 the object.\n\n" + MISSING + "\n\n" + MICRO,
         (400, 520),
     )  # fmt: skip
-    layers = take_apart(board, "omnialpha_frog.png")
+    _, layers = on_micro(board, "Take the picture apart", "decomposition_auto", "omnialpha_frog.png")
     background = board.add("ImageFromBatch", "The background", (1340, 60), (320, 110), image=layers)["IMAGE"]
     blurred = board.add(
         "ImageBlur", "Edit it: here, a blur", (1340, 220), (320, 110), image=background, blur_radius=4, sigma=2.0
@@ -168,14 +167,8 @@ def fine_edges() -> dict:
         + MISSING + "\n\n" + MICRO,
         (400, 640),
     )  # fmt: skip
-    loaded = board.add("OmniAlphaLoadCheckpoint", "Load micro", (460, 60), (320, 110), checkpoint="micro")
-    board.group("Model", 440, -20, 800, 190)
-    image = load_picture(board, (460, 290), "omnialpha_gift.png")
-    mask = load_mask(board, (460, 700), "omnialpha_gift_mask.png")
-    board.group("Picture and mask", 440, 210, 800, 1080)
-    layers = task(
-        board, (860, 60), "Cut out", loaded["MODEL"], loaded["CLIP"], loaded["VAE"], "matting_coarse_mask",
-        image=image, guide=mask,
+    image, layers = on_micro(
+        board, "Cut out", "matting_coarse_mask", "omnialpha_gift.png", "omnialpha_gift_mask.png"
     )  # fmt: skip
     known = board.add("OmniAlphaTrimap", "What is sure", (1340, 60), (320, 380), layers=layers, width=3)
     refined = board.add(

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from omnialpha.data.records import read_records
 from omnialpha.foreground import foreground_colour
 from omnialpha.layers import read_layer, resize, trimap
-from omnialpha.metrics import alpha_mse, grad
+from omnialpha.metrics import alpha_mse, grad, unknown
 from omnialpha.refining import refine_alpha, symmetric_inverse
 from omnialpha.resizing import fit_size, resize_plane
 
@@ -107,7 +107,7 @@ def measure(
     }
     if known is not None:
         plain = found["bicubic"]
-        found["bicubic, trimap laid over it"] = torch.where((known > 0) & (known < 1), plain, known)
+        found["bicubic, trimap laid over it"] = torch.where(unknown(known), plain, known)
         found["refine with the trimap"] = refine_alpha(picture, matte[3], trimap=known)
     for name, alpha in found.items():
         alphas.setdefault(name, []).append([alpha_mse(alpha, truth[3]), grad(alpha, truth[3])])

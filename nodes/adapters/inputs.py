@@ -81,6 +81,13 @@ def tile_input() -> io.Int.Input:
     )
 
 
+def one_each(found: list, count: int, name: str, per: str) -> list:
+    """As many of one thing as there are of another; a single one serves all. OmniAlphaError for another number."""
+    if len(found) not in (1, count):
+        raise OmniAlphaError(f"{len(found)} {name}s for {count} {per}s; give one {name}, or one per {per}.")
+    return found * count if len(found) == 1 else found
+
+
 def polarity_input(default: str = TRANSPARENT) -> io.Combo.Input:
     """What white means in a mask that comes in."""
     return io.Combo.Input(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..errors import OmniAlphaError
 from ..layers import grey_layer, over_colour, read_layer
 from ..sheet import Sheet
 from ..train.state import DiskError
-from .cases import Case, make_case, refine_answer
+from .cases import Case, make_case
 from .measures import deciding, measure
 from .results import METHODS, Results
 from .run import answer_path
@@ -44,12 +43,12 @@ def draw_sheets(out: Path, records: Sequence[Record], results: Results, seed: in
                 continue
             try:
                 case = make_case(record, task, seed)
-                answers = [read_layer(answer_path(out, k, task, name)) for name in case.names]
+                names = [*case.names, *(["refined"] if "refined" in rows[record.id]["values"] else [])]
+                answers = [read_layer(answer_path(out, k, task, name)) for name in names]
             except OmniAlphaError:  # beyond those that were kept, or damaged since
                 continue
-            refined = [_refined(case, answers)] if "refined" in rows[record.id]["values"] else []
-            sheet = sheet or _sheet(case, ["refined"] * len(refined))
-            sheet.add(record.id, _lines(case, rows[record.id]), _cells(case, answers, refined))
+            sheet = sheet or _sheet(case, names)
+            sheet.add(record.id, _lines(case, rows[record.id]), _cells(case, answers))
         if sheet:
             paths.append(out / "sheets" / f"{task}.png")
             _make_folder(paths[-1].parent)
@@ -57,14 +56,10 @@ def draw_sheets(out: Path, records: Sequence[Record], results: Results, seed: in
     return paths
 
 
-def _sheet(case: Case, refined: list[str]) -> Sheet:
+def _sheet(case: Case, answers: Sequence[str]) -> Sheet:
     given = ["input", "guide", *["input"] * 8][: max(2, len(case.inputs))]
-    answers, *others = ([f"{part}: {name}" for name in case.names] for part in ("answer", "truth", "error"))
-    return Sheet(case.task, [*given, *answers, *refined, *chain(*others)])
-
-
-def _refined(case: Case, answers: list[Tensor]) -> Tensor:
-    return refine_answer(case, answers)[case.names.index("foreground")]
+    columns = (("answer", answers), ("truth", case.names), ("error", case.names))
+    return Sheet(case.task, [*given, *(f"{part}: {name}" for part, names in columns for name in names)])
 
 
 def _lines(case: Case, row: dict) -> list[str]:
@@ -73,9 +68,9 @@ def _lines(case: Case, row: dict) -> list[str]:
     return words + [f"{item.words}: {row['values']['model'][item.name] * item.factor:.3g}" for item in shown]
 
 
-def _cells(case: Case, answers: list[Tensor], refined: list[Tensor]) -> list[Tensor | None]:
+def _cells(case: Case, answers: list[Tensor]) -> list[Tensor | None]:
     given = [*case.inputs, *[None] * (2 - len(case.inputs))]
-    return [*given, *answers, *refined, *case.targets, *(_error(one, true) for one, true in zip(answers, case.targets))]
+    return [*given, *answers, *case.targets, *(_error(one, true) for one, true in zip(answers, case.targets))]
 
 
 def _error(answer: Tensor, truth: Tensor) -> Tensor:

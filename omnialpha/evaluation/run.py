@@ -137,11 +137,15 @@ def _measure(
             drawn = [draw_answer(pipeline, case, k, **options) for k in range(samples if is_open(task) else 1)]
         values = {"model": values_of(case, drawn)}
         if refined and task in REFINABLE:
-            values["refined"] = values_of(case, [refine_answer(case, layers) for layers in drawn])
+            finer = refine_answer(case, drawn[0])  # one answer: none of these tasks is open
+            values["refined"] = values_of(case, [finer])
     except OmniAlphaError as error:
         return row | {"problem": str(error)}
     if kept:
-        _write_answers(case, drawn[0], kept)
+        layers = dict(zip(case.names, drawn[0]))
+        if "refined" in values:
+            layers["refined"] = finer[case.names.index("foreground")]
+        _write_answers(layers, kept)
     row |= size_of(case)
     problems = {}
     for method, answer in _baselines(case, classical):
@@ -183,8 +187,8 @@ def answer_path(out: Path, number: int, task: str, name: str) -> Path:
     return out / ANSWERS / task / f"{number:04d}-{name}.png"
 
 
-def _write_answers(case: Case, layers: list[Tensor], path: Callable[[str], Path]) -> None:
-    for name, layer in zip(case.names, layers):
+def _write_answers(layers: Mapping[str, Tensor], path: Callable[[str], Path]) -> None:
+    for name, layer in layers.items():
         try:
             path(name).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
