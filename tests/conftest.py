@@ -1,8 +1,9 @@
-"""What all tests share: no network, a loud word about what is skipped, and one ComfyUI server for all who need it."""
+"""What all tests share: no network, a loud word about what is skipped, and one server of each ComfyUI."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ settings.load_profile("omnialpha")
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
+FOUND = comfy_server.find_comfyuis()
 
 
 class _RootIsAFolder:
@@ -43,9 +45,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> list[str]:
     skips = _skips()
-    comfy = skips.get("comfy")
-    lines = [f"ComfyUI: {comfy_server.find_comfyui()}" if not comfy else f"ComfyUI TESTS ARE SKIPPED: {comfy}"]
-    if not comfy:
+    lines = [
+        f"ComfyUI {found.version} TESTS ARE SKIPPED: {found.why_not}" if found.why_not else
+        f"ComfyUI {found.version}: {found.folder}"
+        for found in FOUND
+    ]  # fmt: skip
+    if "comfy" not in skips:
         browser = skips.get("browser")
         lines.append(f"browser: {frontend.find_chromium()}" if not browser else f"BROWSER TESTS ARE SKIPPED: {browser}")
         more = filter(None, (comfy_server.missing_comfy_cli(), frontend.missing_newest()))
@@ -67,14 +72,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if hasattr(report, "nodeid")]
-    for name, why in _skips().items():
-        count = sum(report.nodeid.startswith(f"tests/{name}/") for report in skipped)
-        if count:
-            terminalreporter.write_line(f"{count} tests in tests/{name} DID NOT RUN: {why}.", yellow=True, bold=True)
+    why = Counter((report.nodeid.split("/")[1], report.longrepr[2].removeprefix("Skipped: ")) for report in skipped)
+    for (folder, reason), count in why.items():
+        if folder in ("comfy", "browser"):
+            line = f"{count} tests in tests/{folder} DID NOT RUN: {reason}."
+            terminalreporter.write_line(line, yellow=True, bold=True)
+
+
+def each_comfyui(found: comfy_server.Found) -> pytest.param:
+    """A fixture's parameter: its folder, under its version; skipped where it cannot be started."""
+    marks = [pytest.mark.skip(reason=found.why_not)] if found.why_not else []
+    return pytest.param(found.folder, id=found.version, marks=marks)
+
+
+@pytest.fixture(scope="session", params=map(each_comfyui, FOUND))
+def comfyui(request: pytest.FixtureRequest) -> Path:
+    """The folder of a ComfyUI. What uses it runs once with each; pytest sorts tests so that it changes seldom."""
+    return request.param
 
 
 @pytest.fixture(scope="session")
-def comfy():
-    """A running `comfy_server.ComfyServer` with the pack linked in, shared by the whole session."""
-    with comfy_server.ComfyServer() as server:
+def comfy(comfyui: Path):
+    """A running `comfy_server.ComfyServer` with the pack linked in, shared by all tests on that ComfyUI."""
+    with comfy_server.ComfyServer(comfyui=comfyui) as server:
         yield server

@@ -3,16 +3,18 @@
     with ComfyServer() as server:
         server.get("/object_info")
 
-ComfyUI is looked for in $COMFYUI_PATH, above the pack when it lies in a custom_nodes folder, in ~/comfy/ComfyUI and in
-~/ComfyUI; its Python in $COMFYUI_PYTHON, then in the virtual environments beside it. The server runs on the CPU, on a
-free port, with a temporary base directory: it never sees nor touches the models, inputs or outputs of that ComfyUI.
-Standard library only.
+ComfyUI is looked for in the folders that $COMFYUI_PATH names (several are parted as in $PATH), else above the pack when
+it lies in a custom_nodes folder, in ~/comfy/ComfyUI, ~/comfy/ComfyUI-new and ~/ComfyUI. Tests run on each; tools take
+the first named, else the oldest. Its Python is the one in $COMFYUI_PYTHON, else in the virtual environments beside it.
+The server runs on the CPU, on a free port, with a temporary base directory: it never sees nor touches the models, inputs
+or outputs of that ComfyUI. Standard library only.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,23 +26,74 @@ import urllib.request
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 PACK = "ComfyUI-OmniAlpha"  # the folder name artists get from a clone
 
+# The releases this pack is tested on, the oldest it supports first, and where below the home folder they are expected.
+TESTED = {"0.8.0": "comfy/ComfyUI", "0.33.0": "comfy/ComfyUI-new"}
+
+
+class Found(NamedTuple):
+    """A ComfyUI that was looked for.
+
+    Attributes:
+        version: such as "0.33.0"; of one that is not there, what was expected.
+        folder: the one with main.py.
+        why_not: why it cannot be started, in words for a person; None when it can.
+    """
+
+    version: str
+    folder: Path
+    why_not: str | None
+
+
+def find_comfyuis() -> list[Found]:
+    """Every ComfyUI to test on: those that $COMFYUI_PATH names, in its order; else one of each version in the usual
+    places, the oldest first, and those of `TESTED` that are missing there.
+    """
+    if named := _named_folders():
+        return [Found(version_of(folder), folder, _why_not(folder)) for folder in named]
+    home = Path.home()
+    guesses = [ROOT.parent.parent, *(home / below for below in TESTED.values()), home / "ComfyUI"]
+    found: dict[str, Found] = {}
+    for folder in filter(_is_comfyui, guesses):
+        found.setdefault(version := version_of(folder), Found(version, folder, _why_not(folder)))
+    for version in TESTED.keys() - found.keys():
+        folder = home / TESTED[version]
+        why = f"no ComfyUI {version} found; put it into {folder}, or set COMFYUI_PATH to the ComfyUIs to test on"
+        found[version] = Found(version, folder, why)
+    return sorted(found.values(), key=lambda one: [int(number) for number in re.findall(r"\d+", one.version)])
+
 
 def find_comfyui() -> Path | None:
-    """The folder of a ComfyUI (the one with main.py), or None."""
-    named = os.environ.get("COMFYUI_PATH")
-    home = Path.home()
-    guesses = [Path(named).expanduser()] if named else [ROOT.parent.parent, home / "comfy/ComfyUI", home / "ComfyUI"]
-    return next((path for path in guesses if (path / "main.py").is_file() and (path / "comfy").is_dir()), None)
+    """The folder of the first ComfyUI of `find_comfyuis` that can be started, or None."""
+    return next((found.folder for found in find_comfyuis() if not found.why_not), None)
+
+
+def missing_comfyui() -> str | None:
+    """Why no ComfyUI can be started, in words for a person; None when one can."""
+    return None if find_comfyui() else "; ".join(found.why_not for found in find_comfyuis())
+
+
+def version_of(comfyui: Path) -> str:
+    """The version a ComfyUI says it is, "unknown" where it says none."""
+    file = comfyui / "comfyui_version.py"
+    said = re.search(r"__version__ = \"(.+?)\"", file.read_text(encoding="utf-8")) if file.is_file() else None
+    return said[1] if said else "unknown"
 
 
 def find_python(comfyui: Path) -> Path | None:
-    """The Python that runs that ComfyUI, or None: $COMFYUI_PYTHON, else one beside it."""
-    named = os.environ.get("COMFYUI_PYTHON")
-    guesses = [Path(named).expanduser()] if named else [
+    """The Python that runs that ComfyUI, or None: its own in $COMFYUI_PYTHON, else one beside it.
+
+    $COMFYUI_PYTHON names one for all, or one for each folder of $COMFYUI_PATH in its order. An empty place in such a
+    list leaves that one to what lies beside it.
+    """
+    named, folders = os.environ.get("COMFYUI_PYTHON", "").split(os.pathsep), _named_folders()
+    if len(named) > 1:
+        named = [named[folders.index(comfyui)]] if len(named) == len(folders) and comfyui in folders else []
+    guesses = [Path(path).expanduser() for path in named] if any(named) else [
         *(comfyui / folder / "bin/python" for folder in ("venv", ".venv")),
         *(comfyui / folder / "Scripts/python.exe" for folder in ("venv", ".venv")),
         comfyui.parent / "python_embeded/python.exe",  # the Windows portable build spells it so
@@ -48,11 +101,22 @@ def find_python(comfyui: Path) -> Path | None:
     return next((path for path in guesses if path.is_file()), None)
 
 
-def missing_comfyui() -> str | None:
-    """Why no ComfyUI can be started, in words for a person; None when one can."""
-    comfyui = find_comfyui()
-    if comfyui is None:
-        return "no ComfyUI found; set COMFYUI_PATH to its folder"
+def _named_folders() -> list[Path]:
+    return [Path(path).expanduser() for path in os.environ.get("COMFYUI_PATH", "").split(os.pathsep) if path]
+
+
+def _is_comfyui(folder: Path) -> bool:
+    return (folder / "main.py").is_file() and (folder / "comfy").is_dir()
+
+
+def _why_not(comfyui: Path) -> str | None:
+    if not _is_comfyui(comfyui):
+        return f"COMFYUI_PATH names {comfyui}, which is no ComfyUI (it has no main.py beside a folder comfy)"
+    pythons, folders = os.environ.get("COMFYUI_PYTHON", "").count(os.pathsep) + 1, len(_named_folders())
+    if pythons > 1 and pythons != folders:
+        return (
+            f"COMFYUI_PYTHON names {pythons} and COMFYUI_PATH {folders}; name one Python for all, or as many as folders"
+        )
     if find_python(comfyui) is None:
         return f"no Python found beside {comfyui}; set COMFYUI_PYTHON to the one that runs it"
     return None
@@ -81,6 +145,7 @@ class ComfyServer:
         model_names: files to pretend to have, below models ("vae/some.safetensors"), so that graphs which name them can
             be opened. They are empty: running such a graph fails.
         start_seconds: how long to wait for the server.
+        comfyui: folder of the ComfyUI to start, None for the first that is found.
 
     Attributes:
         url: http://127.0.0.1:PORT once started.
@@ -96,16 +161,17 @@ class ComfyServer:
         other_packs: Mapping[str, str] | None = None,
         model_names: Iterable[str] = (),
         start_seconds: float = 600,
+        comfyui: Path | None = None,
     ):
         self.pack, self.extra_args, self.model_names = pack, list(extra_args), tuple(model_names)
         self.extra_args += ["--front-end-root", str(front_end)] if front_end else []
         self.other_packs = dict(other_packs or {})
-        self.start_seconds = start_seconds
+        self.start_seconds, self.comfyui = start_seconds, comfyui or find_comfyui()
         self.client_id = uuid.uuid4().hex
         self.process: subprocess.Popen | None = None
 
     def __enter__(self) -> ComfyServer:
-        why_not = missing_comfyui()
+        why_not = _why_not(self.comfyui) if self.comfyui else missing_comfyui()
         if why_not:
             raise RuntimeError(why_not)
         self.base = Path(tempfile.mkdtemp(prefix="omnialpha-comfy-"))
@@ -130,12 +196,11 @@ class ComfyServer:
 
     def start(self) -> None:
         """Start the process, the first time or again after `kill`; waits until it answers."""
-        comfyui = find_comfyui()
-        command = [find_python(comfyui), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(self.port)]
+        command = [find_python(self.comfyui), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(self.port)]
         command += ["--base-directory", self.base, "--database-url", "sqlite:///:memory:", "--disable-auto-launch"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*map(str, command), *self.extra_args], cwd=comfyui, stdin=subprocess.DEVNULL, stdout=log,
+                [*map(str, command), *self.extra_args], cwd=self.comfyui, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
         try:

@@ -87,8 +87,8 @@ def pipeline():
 
 
 @pytest.fixture(scope="session")
-def inside(tmp_path_factory) -> dict[str, dict]:
-    """What the checks of `inside/` found: name -> {"error", "measured"}. They share one process."""
+def inside(comfyui, tmp_path_factory) -> dict[str, dict]:
+    """What the checks of `inside/` found: name -> {"error", "measured"}. They share one process per ComfyUI."""
     scratch = tmp_path_factory.mktemp("inside")
     job = {
         "pack": str(ROOT),
@@ -99,7 +99,6 @@ def inside(tmp_path_factory) -> dict[str, dict]:
     }
     _write_trained_lora(ROOT / "tests/golden/dit", scratch / "loras/trained.safetensors")
     (scratch / "job.json").write_text(json.dumps(job))
-    comfyui = comfy_server.find_comfyui()
     base = scratch / "base"
     for folder in ("models/omnialpha", "models/vae", "output", "temp", "input", "custom_nodes"):
         (base / folder).mkdir(parents=True)

@@ -10,9 +10,9 @@ COUNT, SECONDS = 12, 1200
 
 
 @pytest.mark.slow
-def test_killed_servers_and_clients_lose_and_double_nothing(comfy, tmp_path):
+def test_killed_servers_and_clients_lose_and_double_nothing(comfyui, comfy, tmp_path):
     inputs, rng = soak.make_inputs(tmp_path / "in", COUNT), random.Random(1)
-    with ComfyServer() as other:
+    with ComfyServer(comfyui=comfyui) as other:
         row, truth = soak.unbroken(inputs, tmp_path / "unbroken", [comfy, other], COUNT, SECONDS)
         assert row["fine"], row
         row = soak.kill_client(inputs, tmp_path / "client", [comfy, other], COUNT, SECONDS, truth, rng, kills=2)
