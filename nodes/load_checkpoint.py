@@ -7,7 +7,7 @@ from comfy_api.v0_0_2 import io
 from ..omnialpha.checkpoint import check_folder, load_tensors
 from ..omnialpha.settings import FILE_NAME, PUBLIC, read_json, read_settings
 from .adapters import folders
-from .adapters.layer_vae import build_vae
+from .adapters.layer_vae import load_vae
 from .adapters.lora import apply_lora
 from .adapters.settings import attach
 from .adapters.text_encoder import load_text_encoder
@@ -55,7 +55,7 @@ class OmniAlphaLoadCheckpoint(io.ComfyNode):
         vae_folder = rgba_vae if rgba_vae.is_dir() else folder / "vae"
         check_folder(folder, vae_elsewhere=rgba_vae.is_dir())
         settings = read_settings(folder)
-        vae = build_vae(load_tensors(vae_folder), f"{checkpoint}/{vae_folder.name}")
+        vae = load_vae(vae_folder, f"{checkpoint}/{vae_folder.name}")
         clip = load_text_encoder(folder / "text_encoder", folder / "tokenizer")
         config = vae_folder / "config.json"
         statistics = latent_statistics(read_json(config)) if config.is_file() else None
