@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from unittest import mock
 
 import comfy.text_encoders.llama as llama
 import comfy.text_encoders.qwen_image as qwen_image
@@ -105,18 +106,27 @@ def check_our_prompt_is_the_references_token_for_token():
     return {"prompts": found}
 
 
-def check_the_window_order_is_still_wrong_in_this_comfyui():
-    assert part("nodes.adapters.window_order").scrambles(Qwen2VLVisionTransformer)
+def check_the_window_order_is_judged_by_what_this_comfyui_does():
+    """Without our patch the embeddings are the reference's where ComfyUI sorts windows back, and only there."""
+    clip = golden_clip()
+    errors = {name: worst(clip.encode_from_tokens(tokens), wanted) for name, tokens, wanted in prompts()}
+    scrambled = part("nodes.adapters.window_order").scrambles(Qwen2VLVisionTransformer)
+    assert max(errors.values()) > 1e-3 if scrambled else max(errors.values()) < TOLERANCE, (scrambled, errors)
+    return {"scrambled": scrambled, **errors}
 
 
-def check_a_repaired_tower_is_left_alone():
+def check_both_kinds_of_towers_are_told_apart():
+    """This ComfyUI's, and one that does the contrary."""
     order = part("nodes.adapters.window_order")
+    scrambled = order.scrambles(Qwen2VLVisionTransformer)
 
-    class Repaired(Qwen2VLVisionTransformer):
+    class Contrary(Qwen2VLVisionTransformer):
         def forward(self, pixel_values, image_grid_thw=None):
-            return order.InOrder(self, super().forward)(pixel_values, image_grid_thw)
+            if scrambled:
+                return order.InOrder(self, super().forward)(pixel_values, image_grid_thw)
+            return super().forward(pixel_values, image_grid_thw)[self.get_window_index(image_grid_thw)[0]]
 
-    assert not order.scrambles(Repaired)
+    assert order.scrambles(Contrary) is not scrambled
 
 
 def check_an_unknown_tower_is_taken_to_be_right():
@@ -131,8 +141,11 @@ def check_the_clip_that_came_in_stays_as_it_was():
     )
     before = clip.encode_from_tokens(tokens)
     order = part("nodes.adapters.window_order")
-    fixed = order.in_picture_order(clip)
-    assert fixed is not clip and order.in_picture_order(fixed) is fixed
+    with mock.patch.object(order, "scrambles", return_value=False):
+        assert order.in_picture_order(clip) is clip
+    with mock.patch.object(order, "scrambles", return_value=True):  # also where this ComfyUI does not
+        fixed = order.in_picture_order(clip)
+        assert fixed is not clip and order.in_picture_order(fixed) is fixed
     after = fixed.encode_from_tokens(tokens)
     assert worst(after, before) > 1e-4, "a picture of several windows must come out otherwise"
     assert torch.equal(clip.encode_from_tokens(tokens), before)

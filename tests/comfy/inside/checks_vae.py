@@ -1,5 +1,7 @@
 """VAE: both key layouts, opaque initialisation, one layer at a time, previews."""
 
+from inspect import signature
+
 import comfy.sd
 import torch
 from comfy.ldm.wan.vae import WanVAE
@@ -112,9 +114,11 @@ def check_bad_vaes_and_latents_are_named():
 
 def check_every_public_key_has_its_place():
     """The full RGBA VAE against diffusers' names and shapes."""
+    sides = {"image_channels": 4, "conv_out_channels": 4}  # older ones have a single number for both
+    sides = {name: count for name, count in sides.items() if name in signature(WanVAE).parameters}
     with torch.device("meta"):
         vae = WanVAE(dim=96, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
-                     temperal_downsample=[False, True, True], image_channels=4)  # fmt: skip
+                     temperal_downsample=[False, True, True], **sides)  # fmt: skip
     wanted = {name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}
     published = {name: torch.empty(shape, device="meta") for name, shape in job["full_vae"].items()}
     renamed = part("omnialpha.vae_weights").to_wan(published)
