@@ -46,7 +46,7 @@ tools/node_modules/playwright-core/package.json: tools/package.json
 	npm install --prefix tools --no-package-lock --no-fund --no-audit --loglevel=error
 	@touch $@
 
-newest-frontend: $(READY) ## the newest frontend from PyPI, unpacked to .cache, for the tests that use it beside the pinned one
+newest-frontend: $(READY) ## the newest frontend from PyPI, unpacked to .cache, for the tests that use it beside ComfyUI's own
 	$(PY) tools/fetch_frontend.py
 
 comfy-cli: ## comfy-cli in a virtual environment of its own, for the tests that let it judge workflows and pack

@@ -7,6 +7,7 @@ owner can act on instead of a traceback, and all other nodes load as always.
 import logging
 
 MINIMUM = (0, 8, 0)
+TESTED = ("0.8.0", "0.33.0")  # the releases that every test runs on
 
 
 def _why_not() -> str | None:
@@ -15,8 +16,8 @@ def _why_not() -> str | None:
     if lacks is None:
         return None
     return (
-        f"ComfyUI-OmniAlpha needs ComfyUI {'.'.join(map(str, MINIMUM))} or newer; this one {lacks}. Update ComfyUI and "
-        f"restart it. Until then the OmniAlpha nodes are missing, all others work."
+        f"ComfyUI-OmniAlpha needs ComfyUI {'.'.join(map(str, MINIMUM))} or newer (tested on {' and '.join(TESTED)}); "
+        f"this one {lacks}. Update ComfyUI and restart it. Until then the OmniAlpha nodes are missing, all others work."
     )
 
 

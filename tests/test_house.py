@@ -10,6 +10,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+import comfy_server
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -199,6 +200,22 @@ def test_project_metadata():
     assert (ROOT / comfy["Icon"]).is_file()
     licence = (ROOT / "LICENSE").read_text()
     assert "Apache License" in licence and "END OF TERMS AND CONDITIONS" in licence
+
+
+def test_everybody_names_the_tested_comfyuis():
+    """What the tests run on, what the pack asks for, and what its pages and its refusal promise."""
+    oldest, *_ = tested = list(comfy_server.TESTED)
+    pack = ast.parse((ROOT / "__init__.py").read_text())
+    stated = {node.targets[0].id: ast.literal_eval(node.value) for node in pack.body if _is_constant(node)}
+    assert list(stated["TESTED"]) == tested and ".".join(map(str, stated["MINIMUM"])) == oldest
+    assert f'requires-comfyui = ">={oldest}"' in (ROOT / "pyproject.toml").read_text()
+    for name in ("README.md", "docs/headless.md", "tests/test_old_comfyui.py"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert all(version in text for version in tested), name
+
+
+def _is_constant(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "").isupper()
 
 
 def test_readme_and_ci_say_the_same_as_the_makefile():

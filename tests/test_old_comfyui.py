@@ -40,6 +40,7 @@ def test_one_line_and_no_nodes(release, tmp_path):
     done = subprocess.run([*command, str(ROOT / "__init__.py"), str(ROOT)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     line, nodes = done.stdout.splitlines()
-    assert line.startswith("ERROR ComfyUI-OmniAlpha needs ComfyUI 0.8.0 or newer; ") and reason in line
+    needs = "ERROR ComfyUI-OmniAlpha needs ComfyUI 0.8.0 or newer (tested on 0.8.0 and 0.33.0); this one "
+    assert line.startswith(needs) and reason in line
     assert "Update ComfyUI" in line
     assert nodes == "NODES {} False"

@@ -1,4 +1,4 @@
-"""Fetch the newest ComfyUI frontend from PyPI, for the tests that open workflows in it as well as in the pinned one.
+"""Fetch the newest ComfyUI frontend from PyPI, for the tests that open workflows in it as well as in ComfyUI's own.
 
     make newest-frontend
 

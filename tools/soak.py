@@ -4,7 +4,8 @@
     python tools/soak.py servers --jobs 20    # one trial, smaller
 
 Prints a line per trial and writes soak.json into --out. The exit code is 1 where something was lost, doubled or
-changed. The graph is workflows/api/omnialpha_matting.json with micro, 1 step, no guidance, on pictures of 64 x 64.
+changed. The graph is workflows/api/omnialpha_matting.json with micro, 1 step, no guidance, on pictures of 64 x 64. The
+ComfyUI is the first that comfy_server.py finds; COMFYUI_PATH names another.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from comfy_server import ROOT, ComfyServer
+from comfy_server import ROOT, ComfyServer, version_of
 from PIL import Image
 
 WORKFLOW = ROOT / "workflows/api/omnialpha_matting.json"
@@ -179,7 +180,8 @@ def main() -> int:
     def note(name: str, row: dict, since: float) -> None:
         rows[name] = {**row, "minutes": round((time.monotonic() - since) / 60, 1)}
         print(f"{'held  ' if row['fine'] else 'FAILED'} {name}: {json.dumps(rows[name])}", flush=True)
-        report = {"seed": seed, "machine": platform.machine(), "cores": os.cpu_count(), "trials": rows}
+        about = {"comfyui": version_of(servers[0].comfyui), "machine": platform.machine(), "cores": os.cpu_count()}
+        report = {"seed": seed, **about, "trials": rows}
         (args.out / "soak.json").write_text(json.dumps(report, indent=1) + "\n")
 
     args.out.mkdir(parents=True)

@@ -11,6 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import comfy_server
 
@@ -35,9 +36,8 @@ print("SECONDS", time.perf_counter() - start)
 """
 
 
-def measure() -> float:
+def measure(comfyui: Path) -> float:
     """Seconds of one import in a fresh process."""
-    comfyui = comfy_server.find_comfyui()
     done = subprocess.run(
         [str(comfy_server.find_python(comfyui)), "-c", SCRIPT],
         cwd=comfyui,
@@ -54,5 +54,10 @@ def measure() -> float:
 if __name__ == "__main__":
     if why_not := comfy_server.missing_comfyui():
         sys.exit(why_not)
-    times = [measure() for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3)]
-    print(f"importing the pack: median {statistics.median(times):.3f} s, best {min(times):.3f} s of {len(times)}")
+    for version, folder, why_not in comfy_server.find_comfyuis():
+        if why_not:
+            print(f"ComfyUI {version}: {why_not}")
+            continue
+        times = [measure(folder) for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3)]
+        median, best = statistics.median(times), min(times)
+        print(f"ComfyUI {version}: importing the pack: median {median:.3f} s, best {best:.3f} s of {len(times)}")
