@@ -105,7 +105,7 @@ def using(positions: Tensor) -> Iterator[None]:
 
 
 class LayoutReader:
-    """DIFFUSION_MODEL wrapper: works out the layout of one call and sets its positions, and its time as diffusers does."""
+    """DIFFUSION_MODEL wrapper: works out the layout of one call, sets its positions and rounds its time."""
 
     def __init__(self, axis: str):
         self.axis = axis
