@@ -16,7 +16,7 @@ FITS = ("scale", "pad", "exact")
 
 
 def shows(alpha: Tensor) -> Tensor:
-    """Where alpha is above 0 in 8 bits. A colour below that is noise of whoever divided by alpha, and nobody sees it."""
+    """Where alpha is above 0 in 8 bits. Below that nobody sees a colour, and one that was divided by alpha is noise."""
     return (alpha * 255).round() > 0
 
 
