@@ -59,6 +59,6 @@ class OmniAlphaExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> ComfyExtension:
-    """Called by ComfyUI once the pack is imported. (`ComfyExtension.on_load` is not: ComfyUI 0.8 never calls it.)"""
+    """Called by ComfyUI once the pack is imported, in every release; `ComfyExtension.on_load` only since 0.14."""
     folders.register()
     return OmniAlphaExtension()

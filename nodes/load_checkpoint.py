@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha.checkpoint import check_folder, load_tensors
+from ..omnialpha.checkpoint import check_folder
 from ..omnialpha.settings import FILE_NAME, PUBLIC, read_settings
 from ..omnialpha.vae_weights import read_statistics
 from .adapters import folders
-from .adapters.layer_vae import build_vae
+from .adapters.layer_vae import load_vae
 from .adapters.lora import apply_lora
 from .adapters.settings import attach
 from .adapters.text_encoder import load_text_encoder
@@ -56,7 +56,7 @@ class OmniAlphaLoadCheckpoint(io.ComfyNode):
         vae_folder = rgba_vae if rgba_vae.is_dir() else folder / "vae"
         check_folder(folder, vae_elsewhere=rgba_vae.is_dir())
         settings, statistics = read_settings(folder), read_statistics(vae_folder)
-        vae = build_vae(load_tensors(vae_folder), f"{checkpoint}/{vae_folder.name}")
+        vae = load_vae(vae_folder, f"{checkpoint}/{vae_folder.name}")
         clip = load_text_encoder(folder / "text_encoder", folder / "tokenizer")
         model = load_transformer(folder / "transformer", statistics)
         if lora.is_dir():

@@ -2,9 +2,8 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha.checkpoint import load_tensors
 from .adapters import folders
-from .adapters.layer_vae import build_vae
+from .adapters.layer_vae import load_vae
 from .adapters.wires import CATEGORY
 
 
@@ -36,4 +35,4 @@ class OmniAlphaLoadVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name, opaque_init) -> io.NodeOutput:
-        return io.NodeOutput(build_vae(load_tensors(folders.vae_path(vae_name)), vae_name, opaque_init))
+        return io.NodeOutput(load_vae(folders.vae_path(vae_name), vae_name, opaque_init))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -79,20 +80,52 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(line, yellow=True, bold=True)
 
 
-def each_comfyui(found: comfy_server.Found) -> pytest.param:
-    """A fixture's parameter: its folder, under its version; skipped where it cannot be started."""
-    marks = [pytest.mark.skip(reason=found.why_not)] if found.why_not else []
-    return pytest.param(found.folder, id=found.version, marks=marks)
+class Site(NamedTuple):
+    """A ComfyUI and the frontend it serves, None for its own."""
+
+    comfyui: Path
+    front_end: Path | None = None
 
 
-@pytest.fixture(scope="session", params=map(each_comfyui, FOUND))
-def comfyui(request: pytest.FixtureRequest) -> Path:
-    """The folder of a ComfyUI. What uses it runs once with each; pytest sorts tests so that it changes seldom."""
+def sites(browser: bool) -> list:
+    """What tests on ComfyUI run with: each one, and for the browser the newest with the newest frontend as well."""
+    rows = [(found.version, Site(found.folder), found.why_not) for found in FOUND]
+    if browser:
+        newest = next((site for _, site, why_not in reversed(rows) if not why_not), rows[-1][1])
+        why_not = comfy_server.missing_comfyui() or frontend.missing_newest()
+        rows.append(("newest", Site(newest.comfyui, frontend.find_newest()), why_not))
+    marks = [[pytest.mark.skip(reason=why_not)] if why_not else [] for *_, why_not in rows]
+    return [pytest.param(site, id=name, marks=mark) for (name, site, _), mark in zip(rows, marks)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """All that uses ComfyUI runs once per site. The scope is the session, so that pytest sorts tests by site."""
+    if "site" in metafunc.fixturenames:
+        browser = metafunc.definition.path.parent.name == "browser"
+        metafunc.parametrize("site", sites(browser), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def site(request: pytest.FixtureRequest) -> Site:
     return request.param
 
 
 @pytest.fixture(scope="session")
-def comfy(comfyui: Path):
-    """A running `comfy_server.ComfyServer` with the pack linked in, shared by all tests on that ComfyUI."""
-    with comfy_server.ComfyServer(comfyui=comfyui) as server:
+def comfyui(site: Site) -> Path:
+    """The folder of a ComfyUI."""
+    return site.comfyui
+
+
+@pytest.fixture(scope="session")
+def comfy(site: Site):
+    """A running `comfy_server.ComfyServer` with the pack linked in, shared by all tests of a site."""
+    with comfy_server.ComfyServer(**site._asdict()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stocked(site: Site):
+    """Another that pretends to have what the shared workflows name: every model file, the loader of another pack."""
+    names = frontend.model_names(sorted((ROOT / "workflows").glob("*.json")))
+    with comfy_server.ComfyServer(model_names=names, other_packs=frontend.OTHER_PACKS, **site._asdict()) as server:
         yield server

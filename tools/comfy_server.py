@@ -6,8 +6,8 @@
 ComfyUI is looked for in the folders that $COMFYUI_PATH names (several are parted as in $PATH), else above the pack when
 it lies in a custom_nodes folder, in ~/comfy/ComfyUI, ~/comfy/ComfyUI-new and ~/ComfyUI. Tests run on each; tools take
 the first named, else the oldest. Its Python is the one in $COMFYUI_PYTHON, else in the virtual environments beside it.
-The server runs on the CPU, on a free port, with a temporary base directory: it never sees nor touches the models, inputs
-or outputs of that ComfyUI. Standard library only.
+The server runs on the CPU, on a free port, with a temporary base directory: it never sees nor touches the models,
+inputs or outputs of that ComfyUI. Standard library only.
 """
 
 from __future__ import annotations

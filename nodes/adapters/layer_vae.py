@@ -8,21 +8,47 @@ samplers normalise them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from comfy.utils import ProgressBar
 from torch import Tensor
 
+from ...omnialpha.checkpoint import load_tensors
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.vae_weights import channels, opaque_initialise, to_wan
 from .images import to_image
-from .precision import full_precision
+from .precision import in_precision
 
 PIXELS = 8  # per latent pixel
 OVERLAP = 4  # of a tile's side, as a divisor
 SMALLEST_TILE = 64  # pixels; below that a tile is mostly overlap
+
+
+def load_vae(path: Path, source: str, opaque_init: bool = False) -> VAE:
+    """A VAE from a file or a folder. It can load itself again, for copies on other devices.
+
+    Args:
+        path: safetensors in either key layout, or a folder with them.
+        source: how messages call it.
+        opaque_init: give an RGB VAE an alpha channel that decodes to opaque.
+
+    Raises:
+        OmniAlphaError: see `load_tensors` and `build_vae`.
+    """
+    vae = build_vae(load_tensors(path), source, opaque_init)
+    vae.patcher.cached_patcher_init = (_load_patcher, (path, source, opaque_init))
+    return vae
+
+
+def _load_patcher(path: Path, source: str, opaque_init: bool, disable_dynamic: bool = False) -> ModelPatcher:
+    vae = load_vae(path, source, opaque_init)
+    if disable_dynamic:  # the patcher that takes the model over does not cast the file's dtype on the way
+        vae.first_stage_model.to(vae.vae_dtype)
+    return vae.patcher
 
 
 def build_vae(tensors: Mapping[str, Tensor], source: str, opaque_init: bool = False) -> VAE:
@@ -44,8 +70,8 @@ def build_vae(tensors: Mapping[str, Tensor], source: str, opaque_init: bool = Fa
                     "opaque_init on, which adds an alpha channel that always decodes to opaque."
                 )
             tensors = opaque_initialise(tensors)
-        tensors = to_wan(tensors)
-        vae = VAE(sd=tensors, dtype=full_precision(tensors))
+        tensors, dtype = in_precision(to_wan(tensors))
+        vae = VAE(sd=tensors, dtype=dtype)
         if missing := sorted(set(vae.get_sd()) - set(tensors)):  # ComfyUI would go on with random values
             raise OmniAlphaError(f"{len(missing)} tensors are missing, such as {missing[0]}. Fetch the file again.")
     except OmniAlphaError as error:

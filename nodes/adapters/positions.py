@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 
 import torch
+from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
 from comfy.model_base import QwenImage
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -61,13 +62,17 @@ def is_installed(model: ModelPatcher) -> bool:
 def check_model(model: ModelPatcher) -> None:
     """Makes sure that a MODEL is a Qwen-Image transformer.
 
+    ComfyUI derives other models from its QwenImage, Mage-Flow for one, so the transformer inside has a say as well.
+
     Raises:
         OmniAlphaError: it is something else; the message says what.
     """
-    if not isinstance(model.model, QwenImage):
+    transformer = getattr(model.model, "diffusion_model", None)
+    if not (isinstance(model.model, QwenImage) and isinstance(transformer, QwenImageTransformer2DModel)):
         raise OmniAlphaError(
-            f"This MODEL is a {type(model.model).__name__}; OmniAlpha works on Qwen-Image-Edit-2509. Load that with "
-            f"'Load Diffusion Model' and its OmniAlpha LoRA, or use 'OmniAlpha Load Checkpoint'."
+            f"This MODEL is a {type(model.model).__name__} with a {type(transformer).__name__}; OmniAlpha works on "
+            f"Qwen-Image-Edit-2509. Load that with 'Load Diffusion Model' and its OmniAlpha LoRA, or use "
+            f"'OmniAlpha Load Checkpoint'."
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from comfy.sd import CLIP
-from comfy.text_encoders.qwen_image import QwenImageTokenizer
+from comfy.text_encoders.qwen_image import Qwen25_7BVLIModel, QwenImageTokenizer
 from torch import Tensor
 
 from ...omnialpha.errors import OmniAlphaError
@@ -19,10 +19,13 @@ from .window_order import in_picture_order
 def check_clip(clip: CLIP) -> None:
     """Makes sure that a CLIP is Qwen2.5-VL as Qwen-Image uses it.
 
+    HunyuanImage's and Kandinsky's are derived from it, but take the text from another layer: the encoder has a say too.
+
     Raises:
         OmniAlphaError: it is something else; the message says what.
     """
-    if not hasattr(clip.cond_stage_model, ENCODER) or not isinstance(clip.tokenizer, QwenImageTokenizer):
+    encoder = getattr(clip.cond_stage_model, ENCODER, None)
+    if not (isinstance(encoder, Qwen25_7BVLIModel) and isinstance(clip.tokenizer, QwenImageTokenizer)):
         raise OmniAlphaError(
             f"This CLIP is a {type(clip.cond_stage_model).__name__}; OmniAlpha needs Qwen2.5-VL. Load it with 'Load "
             f"CLIP' and type 'qwen_image', or use 'OmniAlpha Load Checkpoint'."

@@ -13,7 +13,9 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import torch
 from comfy import sd1_clip
+from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from comfy.supported_models_base import ClipTarget
 from comfy.text_encoders import llama, qwen_image, qwen_vl
@@ -24,37 +26,48 @@ from ...omnialpha.checkpoint import load_tensors
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.settings import read_json
 from ...omnialpha.text import IMAGE, START, user_start
-from .precision import full_precision
+from .precision import in_precision
+from .twin import check_tensors
 
 ENCODER = "qwen25_7b"  # the attribute under which ComfyUI keeps the encoder, whatever its size
 
 _RENAMES = ((re.compile(r"^model\.language_model\."), "model."), (re.compile(r"^model\.visual\."), "visual."))
 
 
-def load_text_encoder(folder: Path, tokenizer_folder: Path) -> CLIP:
-    """A CLIP from a `text_encoder` and a `tokenizer` folder.
+def load_text_encoder(folder: Path, tokenizer_folder: Path, **options: bool) -> CLIP:
+    """A CLIP from a `text_encoder` and a `tokenizer` folder. It can load itself again, for copies on other devices.
+
+    Args:
+        folder: config.json and safetensors.
+        tokenizer_folder: the tokenizer's files.
+        options: more for ComfyUI's CLIP, such as `disable_dynamic` where it has that.
 
     Raises:
-        OmniAlphaError: tensors missing, a config without the sizes, or a tokenizer without Qwen's special tokens.
+        OmniAlphaError: tensors missing or of another shape, a config without the sizes, or a tokenizer without Qwen's
+            special tokens.
     """
     tensors = {comfy_key(key): tensor for key, tensor in load_tensors(folder).items() if key != "lm_head.weight"}
+    tensors, dtype = in_precision(tensors)
     config = read_json(folder / "config.json")
     try:
         target = clip_target(config, read_vocabulary(tokenizer_folder))
+        twin = encoder_class(config)({}, torch.float32, torch.device("meta"), nn)
     except KeyError as absent:
         raise OmniAlphaError(f"{folder}/config.json has no {absent}; expected the config of a Qwen2.5-VL.") from absent
-    dtype = full_precision(tensors)
+    check_tensors(tensors, twin, folder, "the Qwen2.5-VL of its config.json", strict=False)
     clip = CLIP(
         target,
         parameters=calculate_parameters(tensors),
         state_dict=[tensors],
         model_options={"dtype": dtype} if dtype else {},
+        **options,
     )
-    prefix = f"{ENCODER}.transformer."
-    wanted = {key.removeprefix(prefix) for key in clip.get_sd() if key.startswith(prefix)}
-    if missing := sorted(wanted - set(tensors)):
-        raise OmniAlphaError(f"{folder} lacks {len(missing)} tensors of a Qwen2.5-VL, such as {missing[0]}.")
+    clip.patcher.cached_patcher_init = (_load_patcher, (folder, tokenizer_folder))
     return clip
+
+
+def _load_patcher(folder: Path, tokenizer_folder: Path, **options: bool) -> ModelPatcher:
+    return load_text_encoder(folder, tokenizer_folder, **options).patcher
 
 
 def comfy_key(key: str) -> str:
@@ -104,10 +117,10 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     return Vocabulary(tokenizer, vocabulary[START], vocabulary[IMAGE], tuple(user))
 
 
-def clip_target(config: Mapping, vocabulary: Vocabulary) -> ClipTarget:
-    """The classes of a CLIP for a Qwen2.5-VL config.
+def encoder_class(config: Mapping) -> type[nn.Module]:
+    """ComfyUI's Qwen2.5-VL with the sizes of a config.
 
-    ComfyUI makes the instances itself and passes no sizes along, so they are bound into the classes here.
+    ComfyUI makes the instance itself and passes no sizes along, so they are bound into the class.
 
     Raises:
         KeyError: a size that the config does not state.
@@ -115,8 +128,6 @@ def clip_target(config: Mapping, vocabulary: Vocabulary) -> ClipTarget:
     text = config.get("text_config", config)
     language, vision = _language_config(config, text), _vision_sizes(config["vision_config"], text["hidden_size"])
     full_attention = list(config["vision_config"]["fullatt_block_indexes"])
-    pad = text.get("pad_token_id")
-    pad = pad if isinstance(pad, int) else -1  # no such id: nothing is padding
 
     class Encoder(llama.Qwen25_7BVLI):
         def __init__(self, config_dict, dtype, device, operations):
@@ -126,10 +137,23 @@ def clip_target(config: Mapping, vocabulary: Vocabulary) -> ClipTarget:
             self.visual = qwen_vl.Qwen2VLVisionTransformer(**vision, device=device, dtype=dtype, ops=operations)
             self.visual.fullatt_block_indexes = full_attention
 
+    return Encoder
+
+
+def clip_target(config: Mapping, vocabulary: Vocabulary) -> ClipTarget:
+    """The classes of a CLIP for a Qwen2.5-VL config.
+
+    Raises:
+        KeyError: a size that the config does not state.
+    """
+    encoder, text = encoder_class(config), config.get("text_config", config)
+    pad = text.get("pad_token_id")
+    pad = pad if isinstance(pad, int) else -1  # no such id: nothing is padding
+
     class Embedder(qwen_image.Qwen25_7BVLIModel):
         def __init__(self, device="cpu", dtype=None, model_options=None):
             sd1_clip.SDClipModel.__init__(
-                self, device=device, dtype=dtype, model_class=Encoder, textmodel_json_config={},
+                self, device=device, dtype=dtype, model_class=encoder, textmodel_json_config={},
                 special_tokens={"pad": pad}, layer_norm_hidden_state=False, enable_attention_masks=True,
                 return_attention_masks=True, model_options=model_options or {},
             )  # fmt: skip

@@ -11,46 +11,61 @@ from pathlib import Path
 
 import comfy.model_management as management
 import torch
-from comfy import supported_models, utils
+from comfy import model_patcher, supported_models, utils
+from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...omnialpha.checkpoint import load_tensors
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.settings import read_json
-from .precision import full_precision
+from .precision import in_precision
+from .twin import check_tensors
 
 # A few keys that only Qwen-Image's transformer has.
 _LANDMARKS = ("img_in.weight", "txt_norm.weight", "proj_out.weight", "transformer_blocks.0.attn.norm_q.weight")
 
 
-def load_transformer(folder: Path, statistics: Mapping[str, list[float]] | None = None) -> ModelPatcher:
-    """A MODEL from a folder with config.json and safetensors.
+def load_transformer(
+    folder: Path, statistics: Mapping[str, list[float]] | None = None, disable_dynamic: bool = False
+) -> ModelPatcher:
+    """A MODEL from a folder with config.json and safetensors. It can load itself again, for copies on other devices.
 
     Args:
         folder: the checkpoint's `transformer` folder.
         statistics: of the latent channels where they are not Qwen-Image's, as the library's `read_statistics` gives
             them; ComfyUI's samplers normalise by what the MODEL says.
+        disable_dynamic: never stream the weights; ComfyUI asks for it where weights are to be changed in place.
 
     Raises:
         OmniAlphaError: another architecture, or tensors missing.
     """
-    tensors = load_tensors(folder)
+    tensors, dtype = in_precision(load_tensors(folder))
     shape = architecture(tensors, read_json(folder / "config.json"), folder)
     config = supported_models.QwenImage(shape)
     _use_statistics(config.latent_format, statistics or {})
 
     device, offload = management.get_torch_device(), management.unet_offload_device()
-    dtype = full_precision(tensors) or management.unet_dtype(
+    dtype = dtype or management.unet_dtype(
         model_params=utils.calculate_parameters(tensors),
         supported_dtypes=list(config.supported_inference_dtypes),
         weight_dtype=utils.weight_dtype(tensors),
     )
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
+    twin = QwenImageTransformer2DModel(**shape, device="meta", dtype=dtype, operations=nn)
+    check_tensors(tensors, twin, folder, "ComfyUI's Qwen-Image transformer")
     model = config.get_model(tensors, "").to(offload)
-    _check_keys(tensors, model.diffusion_model.state_dict(), folder)
-    model.load_model_weights(tensors, "")
-    return ModelPatcher(model, load_device=device, offload_device=offload)
+    # ComfyUI 0.16 and newer may stream weights into VRAM; its own loaders choose the patcher like this.
+    patcher_class = ModelPatcher if disable_dynamic else getattr(model_patcher, "CoreModelPatcher", ModelPatcher)
+    patcher = patcher_class(model, load_device=device, offload_device=offload)
+    if hasattr(patcher, "is_dynamic") and patcher.is_dynamic():
+        model.load_model_weights(tensors, "", assign=True)
+    else:
+        model.load_model_weights(tensors, "")
+        # Layers that were made without weights took the file's dtype, and only streaming casts on the way.
+        model.diffusion_model.to(dtype)
+    patcher.cached_patcher_init = (load_transformer, (folder, statistics))
+    return patcher
 
 
 def architecture(tensors: Mapping[str, Tensor], config: Mapping, source: Path | str) -> dict:
@@ -92,14 +107,3 @@ def _use_statistics(latent_format, statistics: Mapping[str, list[float]]) -> Non
     """Make a latent format, which belongs to one model, normalise with other numbers; it has them under these names."""
     for name, values in statistics.items():
         setattr(latent_format, name, torch.tensor(values).reshape(getattr(latent_format, name).shape))
-
-
-def _check_keys(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: Path | str) -> None:
-    problems = {
-        "missing": sorted(set(wanted) - set(found)),
-        "unknown": sorted(set(found) - set(wanted)),
-        "of another shape": [key for key in wanted if key in found and found[key].shape != wanted[key].shape],
-    }
-    if any(problems.values()):
-        words = ", ".join(f"{len(keys)} {what} (such as {keys[0]})" for what, keys in problems.items() if keys)
-        raise OmniAlphaError(f"{source} does not fit ComfyUI's Qwen-Image transformer. Tensors: {words}.")

@@ -2,7 +2,8 @@
 
 The tower sorts patches into windows of 112 pixels and attends within each. Its output has to be sorted back; ComfyUI
 does not, so pictures larger than one window reach the transformer with their pieces shuffled. Whether the ComfyUI at
-hand still does that is probed, once, on a tower of a few numbers.
+hand still does that is probed, once, on a tower of a few numbers. Its layers are PyTorch's own: ComfyUI's may have no
+weights before some are loaded.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import logging
 from functools import cache
 
 import torch
-from comfy.ops import disable_weight_init
 from comfy.sd import CLIP
 from torch import Tensor, nn
 
@@ -66,10 +66,10 @@ def _scrambles(tower_class: type[nn.Module]) -> bool:
     with torch.inference_mode(False), torch.no_grad():
         tower = tower_class(
             hidden_size=8, output_hidden_size=8, intermediate_size=8, num_heads=1, num_layers=0,
-            device="cpu", dtype=torch.float32, ops=disable_weight_init,
+            device="cpu", dtype=torch.float32, ops=nn,
         )  # fmt: skip
         generator = torch.Generator().manual_seed(0)
-        for parameter in tower.parameters():  # made without values
+        for parameter in tower.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
         rows = columns = 12  # 6 x 6 tokens, four windows
         patches = torch.randn(rows * columns, tower.patch_embed.proj.weight[0].numel(), generator=generator)

@@ -1,11 +1,12 @@
-"""The task node, the loader's upload and the viewer's languages, as they are drawn: classic and Vue nodes, the pinned
-frontend and the newest.
+"""The task node, the loader's upload and the viewer's languages, as they are drawn: classic and Vue nodes, in every
+frontend.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import comfy_server
@@ -45,27 +46,30 @@ def stack() -> Stack:
     return Stack(list((layers * 255).round() / 255), ["sky", "disc"])
 
 
-@pytest.fixture(scope="module", params=["pinned", "newest"])
-def used(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> dict[str, dict]:
+@pytest.fixture(scope="module")
+def few(fresh: comfy_server.ComfyServer) -> Iterator[None]:
+    """While it is used, a checkpoint "few" that was trained on one task."""
+    folder = fresh.base / "models/omnialpha/few"
+    shutil.copytree(find_checkpoint("micro"), folder)
+    says = json.loads((folder / "omnialpha.json").read_text(encoding="utf-8")) | {"tasks": ["matting_auto"]}
+    (folder / "omnialpha.json").write_text(json.dumps(says), encoding="utf-8")
+    yield
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def used(fresh, few, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """What tools/drive_nodes.mjs saw in one frontend, and the layers that the uploaded file gave."""
-    front_end = None
-    if request.param == "newest":
-        front_end = frontend.find_newest() or pytest.skip(frontend.missing_newest())
-    folder = tmp_path_factory.mktemp(f"using-{request.param}")
+    folder = tmp_path_factory.mktemp("using")
     files = {format: write_stack(stack, folder / "layered", format)[0] for format in ("psd", "ora")}
-    with comfy_server.ComfyServer(front_end=front_end) as server:
-        few = server.base / "models/omnialpha/few"
-        shutil.copytree(find_checkpoint("micro"), few)
-        says = json.loads((few / "omnialpha.json").read_text(encoding="utf-8")) | {"tasks": ["matting_auto"]}
-        (few / "omnialpha.json").write_text(json.dumps(says), encoding="utf-8")
-        order = {"folder": folder, "tasks": CHOICES, "typed": TYPED, "untrained": _untrained(), "preview": PREVIEW}
-        seen = frontend.run_script("drive_nodes.mjs", {"url": server.url, **order, **files}, seconds=1800)
-        server.run({
-            "1": {"class_type": "OmniAlphaLoadLayers", "inputs": {"file": "layered.psd", "clean_hidden": False}},
-            "2": {"class_type": "OmniAlphaSaveLayers",
-                  "inputs": {"layers": ["1", 0], "filename_prefix": "back", "format": "ora", "names": ["1", 2]}},
-        })  # fmt: skip
-        return seen | {"loaded": read_stack(next((server.base / "output").glob("back*.ora")))}
+    order = {"folder": folder, "tasks": CHOICES, "typed": TYPED, "untrained": _untrained(), "preview": PREVIEW}
+    seen = frontend.run_script("drive_nodes.mjs", {"url": fresh.url, **order, **files}, seconds=1800)
+    fresh.run({
+        "1": {"class_type": "OmniAlphaLoadLayers", "inputs": {"file": "layered.psd", "clean_hidden": False}},
+        "2": {"class_type": "OmniAlphaSaveLayers",
+              "inputs": {"layers": ["1", 0], "filename_prefix": "back", "format": "ora", "names": ["1", 2]}},
+    })  # fmt: skip
+    return seen | {"loaded": read_stack(next((fresh.base / "output").glob("back*.ora")))}
 
 
 @pytest.fixture(params=["classic", "vue"])

@@ -1,4 +1,4 @@
-"""The layer viewer, used as an artist would: both kinds of nodes, in the pinned and in the newest frontend."""
+"""The layer viewer, used as an artist would: both kinds of nodes, in every frontend."""
 
 from __future__ import annotations
 
@@ -46,22 +46,13 @@ def _graph() -> dict[str, dict]:
     return graph
 
 
-def use_viewer(front_end: Path | None, folder: Path) -> dict[str, dict]:
-    """What tools/drive_viewer.mjs saw on classic and on Vue nodes; one server and one browser for all."""
-    with comfy_server.ComfyServer(front_end=front_end) as server:
-        _pictures(server.base / "input")
-        order = {"url": server.url, "folder": folder, "prompt": _graph(), "again": [1, "image", "lighter.png"]}
-        return frontend.run_script("drive_viewer.mjs", order, seconds=1800)
-
-
-@pytest.fixture(scope="module", params=["pinned", "newest"])
-def used(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict], Path]:
-    """(facts by mode, folder of screenshots) of one frontend."""
-    front_end = None
-    if request.param == "newest":
-        front_end = frontend.find_newest() or pytest.skip(frontend.missing_newest())
-    folder = tmp_path_factory.mktemp(request.param)
-    return use_viewer(front_end, folder), folder
+@pytest.fixture(scope="module")
+def used(fresh: comfy_server.ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict], Path]:
+    """(what tools/drive_viewer.mjs saw, by mode; folder of screenshots) of one frontend; one browser for all."""
+    folder = tmp_path_factory.mktemp("viewer")
+    _pictures(fresh.base / "input")
+    order = {"url": fresh.url, "folder": folder, "prompt": _graph(), "again": [1, "image", "lighter.png"]}
+    return frontend.run_script("drive_viewer.mjs", order, seconds=1800), folder
 
 
 @pytest.fixture(params=["classic", "vue"])

@@ -1,4 +1,4 @@
-"""Every workflow, in the frontend that ComfyUI pins and in the newest one.
+"""Every workflow, in every frontend.
 
 It opens undamaged, gives the API export that is committed, and does so again once saved and opened, and once all of it
 lies in a subgraph.
@@ -20,22 +20,15 @@ GGUF = next(path for path in WORKFLOWS if path.stem.endswith("gguf"))
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
-@pytest.fixture(scope="module", params=["pinned", "newest"])
-def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, dict]:
-    """What a frontend made of each workflow, and of a broken one; one server and one browser for all."""
-    front_end = None
-    if request.param == "newest":
-        front_end = frontend.find_newest() or pytest.skip(frontend.missing_newest())
+@pytest.fixture(scope="module")
+def opened(stocked: comfy_server.ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, dict]:
+    """What a frontend made of each workflow, and of a broken one; one browser for all."""
     graph = json.loads(WORKFLOWS[0].read_text(encoding="utf-8"))
     next(node for node in graph["nodes"] if node["type"].startswith("OmniAlpha"))["type"] = "OmniAlphaDoesNotExist"
     broken = tmp_path_factory.mktemp("workflows") / "broken.json"
     broken.write_text(json.dumps(graph), encoding="utf-8")
     jobs = [{"workflow": path, "reload": True, "subgraph": True} for path in WORKFLOWS] + [{"workflow": broken}]
-    with comfy_server.ComfyServer(
-        model_names=frontend.model_names(WORKFLOWS), front_end=front_end, other_packs=frontend.OTHER_PACKS
-    ) as server:
-        results = frontend.drive(server.url, *jobs)
-    return dict(zip([*WORKFLOWS, BROKEN], results, strict=True))
+    return dict(zip([*WORKFLOWS, BROKEN], frontend.drive(stocked.url, *jobs), strict=True))
 
 
 @each_workflow
@@ -63,11 +56,10 @@ def test_damage_is_noticed(opened: dict[Path, dict]):
     assert any("no such node" in problem for problem in opened[BROKEN]["problems"])
 
 
-def test_what_is_missing_is_named():
+def test_what_is_missing_is_named(fresh: comfy_server.ComfyServer):
     """Without the GGUF pack only its loader is missing; model files that lack are offered for download."""
     matting = next(path for path in WORKFLOWS if path.stem == "omnialpha_public_matting")
-    with comfy_server.ComfyServer() as server:
-        gguf, public = frontend.drive(server.url, {"workflow": GGUF}, {"workflow": matting, "offers": True})
+    gguf, public = frontend.drive(fresh.url, {"workflow": GGUF}, {"workflow": matting, "offers": True})
     missing = [problem for problem in gguf["problems"] if "no such node" in problem]
     assert [problem.split("(")[1].split(")")[0] for problem in missing] == ["UnetLoaderGGUF"]
     names = {

@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 
 import comfy_server
-import frontend
 import pytest
 
 ROOT = comfy_server.ROOT
@@ -19,13 +18,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def object_info(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def object_info(stocked: comfy_server.ComfyServer, tmp_path: Path) -> Path:
     """What a ComfyUI says of its nodes that has every model file the workflows name."""
-    names = frontend.model_names(sorted((ROOT / "workflows").glob("*.json")))
-    path = tmp_path_factory.mktemp("cli") / "object_info.json"
-    with comfy_server.ComfyServer(model_names=names, other_packs=frontend.OTHER_PACKS, comfyui=comfyui) as server:
-        path.write_text(json.dumps(server.get("/object_info")), encoding="utf-8")
+    path = tmp_path / "object_info.json"
+    path.write_text(json.dumps(stocked.get("/object_info")), encoding="utf-8")
     return path
 
 
