@@ -3,13 +3,12 @@
     python tokens.py COMFYUI BASE PACK
 
 A question is JSON: {"instruct": {"instruction", "negative"}, "pictures": n}, {"task": {"task", "text", "instruction",
-"negative"}}, or {"core": words} for a CLIP of ComfyUI's own loaders. So is the answer: token ids of each conditioning
-with "picture" in a picture's place, or {"error": message} where the nodes refuse the words.
+"negative"}}, or {"core": words} for a CLIP with ComfyUI's own tokenizer. So is the answer: token ids of each
+conditioning with "picture" in a picture's place, or {"error": message} where the nodes refuse the words.
 """
 
 import json
 import sys
-from types import SimpleNamespace
 
 from run import MARK, start
 
@@ -27,22 +26,16 @@ def main(comfyui: str, base: str, pack: str) -> None:
 
     # From here on a conditioning is the tokens that it would be made of.
     CLIP.encode_from_tokens_scheduled = as_conditioning
-    adapters = {name: inside.part(f"nodes.adapters.{name}") for name in ("layer_vae", "prompt")}
-    adapters["layer_vae"].encode = lambda vae, layers: []
+    inside.part("nodes.adapters.layer_vae").encode = lambda vae, layers: []
     model, clip, vae = inside.micro()
-    core = SimpleNamespace(cond_stage_model=SimpleNamespace(qwen25_7b=None), tokenizer=QwenImageTokenizer())
-    core.encode_from_tokens_scheduled = lambda tokens: as_conditioning(core, tokens)
-
+    core = clip.clone()
+    core.tokenizer = QwenImageTokenizer()
     task = inside.part("nodes.task")
     task.sample = sampled = Sampler()
 
     def answer(question: dict) -> list:
         if "core" in question:
-            in_order, adapters["prompt"].in_picture_order = adapters["prompt"].in_picture_order, lambda clip: clip
-            try:
-                return [adapters["prompt"].encode(core, question["core"], [])]
-            finally:
-                adapters["prompt"].in_picture_order = in_order
+            return [inside.part("nodes.adapters.prompt").encode(core, question["core"], [])]
         if "instruct" in question:
             layers = {f"layer{i}": inside.picture(i, 32, 32) for i in range(question["pictures"])}
             (sequence,) = inside.run("OmniAlphaSequence", 1, 32, 32, "scale", layers=layers)
