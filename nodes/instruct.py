@@ -2,6 +2,7 @@
 
 from comfy_api.v0_0_2 import io
 
+from ..omnialpha.tasks import fill
 from .adapters.conditioning import condition
 from .adapters.sampling import empty_latent
 from .adapters.settings import settings_of
@@ -44,6 +45,6 @@ class OmniAlphaInstruct(io.ComfyNode):
     def execute(cls, clip, vae, sequence, instruction, negative) -> io.NodeOutput:
         settings = settings_of(clip.patcher, vae.patcher)
         fitted = sequence.fitted(settings.pixel_budget, settings.size_multiple)
-        words = [" ".join(text.split()) for text in (instruction, negative)]
+        words = [fill(instruction), " ".join(negative.split())]
         positive, negative_conditioning = condition(clip, vae, fitted, words)
         return io.NodeOutput(positive, negative_conditioning, empty_latent(fitted.targets, fitted.size))

@@ -4,14 +4,15 @@ from dataclasses import replace
 
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha.checkpoint import check_folder, load_tensors
-from ..omnialpha.settings import FILE_NAME, PUBLIC, read_json, read_settings
+from ..omnialpha.checkpoint import check_folder
+from ..omnialpha.settings import FILE_NAME, PUBLIC, read_settings
+from ..omnialpha.vae_weights import read_statistics
 from .adapters import folders
 from .adapters.layer_vae import load_vae
 from .adapters.lora import apply_lora
 from .adapters.settings import attach
 from .adapters.text_encoder import load_text_encoder
-from .adapters.transformer import latent_statistics, load_transformer
+from .adapters.transformer import load_transformer
 from .adapters.wires import CATEGORY
 
 
@@ -54,14 +55,12 @@ class OmniAlphaLoadCheckpoint(io.ComfyNode):
         rgba_vae, lora = folder / "rgba_vae", folder / "lora"
         vae_folder = rgba_vae if rgba_vae.is_dir() else folder / "vae"
         check_folder(folder, vae_elsewhere=rgba_vae.is_dir())
-        settings = read_settings(folder)
+        settings, statistics = read_settings(folder), read_statistics(vae_folder)
         vae = load_vae(vae_folder, f"{checkpoint}/{vae_folder.name}")
         clip = load_text_encoder(folder / "text_encoder", folder / "tokenizer")
-        config = vae_folder / "config.json"
-        statistics = latent_statistics(read_json(config)) if config.is_file() else None
         model = load_transformer(folder / "transformer", statistics)
         if lora.is_dir():
-            model = apply_lora(model, load_tensors(lora), f"{checkpoint}/lora")
+            model = apply_lora(model, lora)
             if not (folder / FILE_NAME).is_file():
                 settings = replace(settings, tasks=PUBLIC)
         attach(settings, model, clip.patcher, vae.patcher)

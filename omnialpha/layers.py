@@ -18,7 +18,7 @@ from torch import Tensor
 from .checks import check_layer, check_plane
 from .errors import OmniAlphaError
 from .pictures import from_pil, read_layer, to_pil, to_uint8, write_layer
-from .resizing import FITS, Frame, fit_size, resize, resize_plane
+from .resizing import FITS, Frame, fit_size, resize, resize_plane, shows
 
 __all__ = [
     "FITS",
@@ -35,6 +35,7 @@ __all__ = [
     "read_layer",
     "resize",
     "resize_plane",
+    "shows",
     "snap_alpha",
     "squares",
     "to_linear",
@@ -168,7 +169,7 @@ def clean_hidden(layer: Tensor) -> Tensor:
         OmniAlphaError: not a layer.
     """
     colour, alpha = check_layer(layer).split((3, 1))
-    return torch.cat([torch.where(alpha < _HALF_STEP, 0, colour), alpha])
+    return torch.cat([torch.where(shows(alpha), colour, 0), alpha])
 
 
 def snap_alpha(layer: Tensor, low: int = 5, high: int = 250) -> Tensor:

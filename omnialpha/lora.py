@@ -8,14 +8,16 @@ further package, and a checkpoint saved afterwards contains it.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .checkpoint import read_header, weight_files
 from .errors import OmniAlphaError
+from .settings import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +34,12 @@ PREFIXES = {
 }
 _DOWN = (".lora_A.weight", ".lora_A.default.weight", ".lora_down.weight")
 _UP = (".lora_B.weight", ".lora_B.default.weight", ".lora_up.weight")
-_METADATA = "lora_adapter_metadata"  # where diffusers keeps rank and alpha
+_METADATA = "lora_adapter_metadata"  # where diffusers keeps PEFT's configuration: rank, alpha and their exceptions
+_PEFT_FILE, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # PEFT itself writes it beside the file
+_PEFT_ALPHA = 8  # where a configuration names none
+# PEFT takes any regular expression for a layer's name; one that repeats groups can be made to match for years.
+_NAME_PATTERN = re.compile(r"\^?(?:[\w-]|\.\*?|\\\.|\\d\+)*")
+_WILDCARDS = 3
 
 
 @dataclass(frozen=True)
@@ -63,36 +70,59 @@ class Lora:
         style: key style: "diffusers" (`transformer.` or bare names), "PEFT", "ComfyUI" or "kohya".
         layers: module name (diffusers naming; kohya's has underscores for dots) -> `LoraLayer`.
         strays: keys that belong to no complete pair.
-        metadata: the adapter's configuration as diffusers writes it, may be empty.
+        config: PEFT's configuration of the adapter, empty where there is none.
     """
 
     path: Path
     style: str
     layers: dict[str, LoraLayer]
     strays: list[str]
-    metadata: Mapping = field(default_factory=dict)
+    config: Mapping = field(default_factory=dict)
 
     @property
     def ranks(self) -> list[int]:
         """The ranks that occur, ascending."""
         return sorted({layer.rank for layer in self.layers.values()})
 
-    def strength(self, module: str, alpha: float | None) -> float:
-        """alpha / rank of one layer, as its file defines it; 1 where it says nothing."""
-        rank = self.layers[module].rank
-        if alpha is None:
-            alpha = self._configured("lora_alpha", module)
-        if alpha is None:
-            return 1.0
-        return alpha / (rank**0.5 if self._configured("use_rslora", module) else rank)
+    def strength(self, module: str, alpha: float | None = None) -> float:
+        """By how much the product of one layer is multiplied, as its file defines it; 1 where it says nothing.
 
-    def _configured(self, key: str, module: str):
-        """A value of the adapter's configuration, by module where it differs between modules."""
-        config = {name.removeprefix("transformer."): value for name, value in self.metadata.items()}
-        for pattern, value in (config.get("alpha_pattern") or {}).items() if key == "lora_alpha" else ():
-            if module == pattern or re.match(rf"(.*\.)?({pattern})$", module):
-                return value
-        return config.get(key)
+        Args:
+            module: name of the layer.
+            alpha: the file's own tensor for it, which goes before the configuration.
+        """
+        rank = self.layers[module].rank
+        if alpha is not None:
+            return alpha / rank
+        if not self.config:
+            return 1.0
+        exceptions = self.config.get("alpha_pattern") or {}
+        named = (value for pattern, value in exceptions.items() if re.match(rf"(.*\.)?({pattern})$", module))
+        alpha = next(named, self.config.get("lora_alpha", _PEFT_ALPHA))
+        return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+    def factors(self, placed: Mapping[str, str]) -> Iterator[tuple[str, float, torch.Tensor, torch.Tensor]]:
+        """What to add to which weight: (its name, strength, A [rank, in], B [out, rank]), tensors as they are stored.
+
+        Args:
+            placed: module of the LoRA -> name of the weight, see `place`.
+
+        Raises:
+            OmniAlphaError: NaN or infinity in a layer.
+        """
+        import torch
+        from safetensors import safe_open
+
+        with safe_open(self.path, "pt") as file:
+            for module, name in placed.items():
+                layer = self.layers[module]
+                down, up = file.get_tensor(layer.down), file.get_tensor(layer.up)
+                strength = self.strength(module, file.get_tensor(layer.alpha).item() if layer.alpha else None)
+                if not (math.isfinite(strength) and all(torch.isfinite(part.float()).all() for part in (down, up))):
+                    raise OmniAlphaError(
+                        f"{self.path}: {module} holds NaN or infinity. The file is damaged; fetch it again."
+                    )
+                yield name, strength, down, up
 
     def match(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, str], list[str]]:
         """Which layers find their place in a transformer.
@@ -165,15 +195,45 @@ def read_lora(path: str | Path) -> Lora:
             continue
         module, style = _plain(stem)
         styles.add(style)
-        alpha = f"{stem}.alpha" if f"{stem}.alpha" in tensors else None
+        alpha = f"{stem}.alpha" if f"{stem}.alpha" in tensors and tensors[f"{stem}.alpha"].elements == 1 else None
         layers[module] = LoraLayer(key, up, alpha, a[0], (b[0], a[1]))
     used = {key for layer in layers.values() for key in (layer.down, layer.up, layer.alpha)}
     strays += [key for key in tensors if key not in used and key not in strays]
-    try:
-        config = json.loads(metadata.get(_METADATA, "{}"))
-    except ValueError as error:
-        raise OmniAlphaError(f"{file}: its {_METADATA} is not valid JSON ({error}).") from error
-    return Lora(file, " + ".join(sorted(styles)), layers, strays, config if isinstance(config, dict) else {})
+    return Lora(file, " + ".join(sorted(styles)), layers, strays, _read_config(file, metadata))
+
+
+def _read_config(file: Path, metadata: Mapping[str, str]) -> dict:
+    """PEFT's configuration of the adapter: from the file's metadata, or beside a file that PEFT wrote; may be empty.
+
+    Raises:
+        OmniAlphaError: not JSON, or what decides the strength is not what it should be.
+    """
+    beside = file.with_name(_PEFT_CONFIG)
+    if _METADATA in metadata:
+        source = f"{file}: its {_METADATA}"
+        try:
+            config = json.loads(metadata[_METADATA])
+        except ValueError as error:
+            raise OmniAlphaError(f"{source} is not valid JSON ({error}).") from error
+        config = config if isinstance(config, dict) else {}
+        # One file may hold adapters of several models, and then says whose each value is.
+        ours = {name.removeprefix("transformer."): v for name, v in config.items() if name.startswith("transformer.")}
+        config = ours or {name: value for name, value in config.items() if "." not in name}
+    elif file.name == _PEFT_FILE and beside.is_file():
+        source, config = str(beside), read_json(beside)
+    else:
+        return {}
+    alphas = {"lora_alpha": config.get("lora_alpha", _PEFT_ALPHA)}
+    exceptions = config.get("alpha_pattern") or {}
+    if not isinstance(exceptions, dict) or not isinstance(config.get("use_rslora") or False, bool):
+        raise OmniAlphaError(f"{source} has an alpha_pattern or use_rslora that PEFT does not write.")
+    for name, value in {**alphas, **exceptions}.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise OmniAlphaError(f"{source} has {name} = {value!r}; expected a number.")
+    for pattern in exceptions:
+        if not _NAME_PATTERN.fullmatch(pattern) or sum(map(pattern.count, "*+")) > _WILDCARDS:
+            raise OmniAlphaError(f"{source} has an alpha_pattern {pattern!r}; expected the name of a layer.")
+    return config
 
 
 def _plain(stem: str) -> tuple[str, str]:
@@ -196,23 +256,16 @@ def apply_lora(transformer: torch.nn.Module, path: str | Path, scale: float = 1.
         What was in the file and has no place in this transformer, in words; empty when all of it was used.
 
     Raises:
-        OmniAlphaError: see `read_lora` and `Lora.place`; or it holds NaN.
+        OmniAlphaError: see `read_lora`, `Lora.place` and `Lora.factors`.
     """
     import torch
-    from safetensors import safe_open
 
     lora = read_lora(path)
     weights = dict(transformer.named_parameters())
     placed, unmatched = lora.place({name: tuple(weight.shape) for name, weight in weights.items()})
-    with safe_open(lora.path, "pt") as file, torch.no_grad():
-        for module, name in placed.items():
-            layer, weight = lora.layers[module], weights[name]
-            alpha = float(file.get_tensor(layer.alpha)) if layer.alpha else None
-            down, up = (file.get_tensor(key).to(weight.device, torch.float32) for key in (layer.down, layer.up))
-            delta = scale * lora.strength(module, alpha) * (up @ down)
-            if not torch.isfinite(delta).all():
-                raise OmniAlphaError(
-                    f"{lora.path}: {module} holds NaN or infinity. The file is damaged; fetch it again."
-                )
-            weight.copy_((weight.float() + delta).to(weight.dtype))
+    with torch.no_grad():
+        for name, strength, *pair in lora.factors(placed):
+            weight = weights[name]
+            down, up = (tensor.to(weight.device, torch.float32) for tensor in pair)
+            weight.copy_((weight.float() + scale * strength * (up @ down)).to(weight.dtype))
     return unmatched

@@ -33,7 +33,7 @@ from .loading import (
 )
 from .lora import apply_lora, read_lora
 from .request import Request, plan
-from .sampling import denoise, guide, initial_noise, sigmas
+from .sampling import denoise, guide, initial_noise, model_time, sigmas
 from .sequence import pack, patchify, unpack
 from .settings import FILE_NAME, PUBLIC, Settings, read_settings
 from .text import encode_prompt
@@ -234,7 +234,7 @@ class OmniAlphaPipeline(DiffusionPipeline):
         output = self.transformer(
             hidden_states=torch.cat([x, clean], dim=1).to(context.dtype),
             encoder_hidden_states=context,
-            timestep=sigma.expand(x.shape[0]),
+            timestep=model_time(sigma).expand(x.shape[0]),
             img_shapes=shapes,
             return_dict=False,
         )[0]

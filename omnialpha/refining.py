@@ -22,7 +22,7 @@ from torch import Tensor
 from .checks import Size, check_plane, check_size, picture_size
 from .errors import OmniAlphaError
 from .foreground import foreground_colour
-from .resizing import resize_plane
+from .resizing import resize_plane, shows
 
 
 class Weights(NamedTuple):
@@ -113,7 +113,7 @@ def refine(picture: Tensor, matte: Tensor, seen: Size | None = None, trimap: Ten
     alpha, coarse = (matte[3], matte) if matte.ndim == 3 and matte.shape[0] == 4 else (matte, None)
     fine = refine_alpha(picture, alpha, seen, trimap)
     colour = foreground_colour(picture, fine, coarse)
-    return torch.cat([torch.where(fine < 0.5 / 255, 0, colour), fine[None]])
+    return torch.cat([torch.where(shows(fine), colour, 0), fine[None]])
 
 
 def seen_size(size: Size, longer: int) -> Size:

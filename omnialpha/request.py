@@ -18,7 +18,7 @@ from .layers import clean_hidden, from_pil, grey_layer, opaque, read_layer
 from .pictures import MAX_PIXELS
 from .sequence import FittedSequence, LayerSequence
 from .settings import Settings
-from .tasks import ROLES, TASKS, Task, get_task
+from .tasks import ROLES, TASKS, Task, fill, get_task
 from .text import check_words
 
 POLARITIES = ("white", "black", "alpha")
@@ -77,7 +77,7 @@ def plan(
     layers = [as_layer(image, f"Picture {k + 1}") for k, image in enumerate(_as_list(images))]
     plane = None if guide is None else as_plane(guide)
     if row is None:
-        words = " ".join((instruction or "").replace("{text}", text).split())
+        words = fill(instruction or "", text)
         if not words:
             raise OmniAlphaError(
                 "Say what to do: give a task (`python -m omnialpha tasks` lists them) or an instruction."

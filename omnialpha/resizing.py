@@ -14,8 +14,10 @@ from .errors import OmniAlphaError
 
 FITS = ("scale", "pad", "exact")
 
-# Below this alpha (a tenth of a 16-bit step) a colour is rounding noise.
-_NO_COLOUR = 1.5e-6
+
+def shows(alpha: Tensor) -> Tensor:
+    """Where alpha is above 0 in 8 bits. Below that nobody sees a colour, and one that was divided by alpha is noise."""
+    return (alpha * 255).round() > 0
 
 
 def resize(layer: Tensor, size: Size) -> Tensor:
@@ -29,7 +31,7 @@ def resize(layer: Tensor, size: Size) -> Tensor:
         size: (height, width) wanted, in pixels.
 
     Returns:
-        [4, height, width] in [0, 1], straight alpha, black where alpha is 0.
+        [4, height, width] in [0, 1], straight alpha, black where alpha is 0 in 8 bits.
 
     Raises:
         OmniAlphaError: not a layer, or not a size.
@@ -43,7 +45,7 @@ def resize(layer: Tensor, size: Size) -> Tensor:
     scaled = _interpolate(torch.cat([colour * alpha, alpha]), (height, width))
     colour, alpha = scaled[:3], scaled[3:]
     # Bicubic overshoots at edges. Only the quotient of the two is the colour, so it is taken before either is clamped.
-    visible = alpha > _NO_COLOUR
+    visible = shows(alpha)
     colour = torch.where(visible, colour / torch.where(visible, alpha, 1), 0)
     return torch.cat([colour, alpha]).clamp(0, 1)
 

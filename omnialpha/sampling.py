@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +38,7 @@ class Schedule:
         base_tokens: see `base_shift`.
         max_tokens: see `max_shift`.
         terminal: last noise level before zero, None to leave the shifted levels as they are.
+        shift: factor of one shift for all sizes, in place of exp(mu); None where the number of tokens decides.
     """
 
     base_shift: float = 0.5
@@ -44,11 +46,12 @@ class Schedule:
     base_tokens: int = 256
     max_tokens: int = 8192
     terminal: float | None = 0.02
+    shift: float | None = None
 
     def mu(self, target_tokens: int) -> float:
-        """The shift for that many target tokens, all target layers together."""
+        """The shift for that many target tokens, all target layers together; rounded as diffusers rounds it."""
         slope = (self.max_shift - self.base_shift) / (self.max_tokens - self.base_tokens)
-        return self.base_shift + slope * (target_tokens - self.base_tokens)
+        return target_tokens * slope + (self.base_shift - slope * self.base_tokens)
 
     @classmethod
     def from_config(cls, config: Mapping) -> Schedule:
@@ -61,15 +64,14 @@ class Schedule:
         """
         _refuse_foreign_options(config)
         base, top = _number(config, "base_shift", cls.base_shift), _number(config, "max_shift", cls.max_shift)
-        if config.get("use_dynamic_shifting") is False:
-            base = top = math.log(_number(config, "shift", 1.0, least=1e-6))
+        static = config.get("use_dynamic_shifting") is False
         few = int(_number(config, "base_image_seq_len", cls.base_tokens))
         many = int(_number(config, "max_image_seq_len", cls.max_tokens))
         if few == many:
             raise OmniAlphaError(f"The scheduler config has base_image_seq_len = max_image_seq_len = {few}.")
         stretched = config.get("shift_terminal", cls.terminal) is not None
         terminal = _number(config, "shift_terminal", cls.terminal, least=0, below=1) if stretched else None
-        return cls(base, top, few, many, terminal)
+        return cls(base, top, few, many, terminal, _number(config, "shift", 1.0, least=1e-6) if static else None)
 
 
 def _refuse_foreign_options(config: Mapping) -> None:
@@ -99,6 +101,10 @@ def sigmas(steps: int, target_tokens: int, schedule: Schedule = Schedule()) -> T
     Evenly spaced levels 1 ... 1/steps, pushed towards noise by exp(mu) / (exp(mu) + 1/sigma - 1), then stretched so
     that the last one is `schedule.terminal`. A single step keeps its level 1 (stretching it would divide 0 by 0).
 
+    The levels are those of diffusers' FlowMatchEulerDiscreteScheduler bit for bit: the time embedding multiplies a
+    level by 1000, and what the model makes of one rounding shows in the picture. So the arithmetic is NumPy's in
+    float32, in the scheduler's own order of operations: torch computes scalar / tensor as a product with a reciprocal.
+
     Args:
         steps: number of model evaluations, at least 1.
         target_tokens: tokens of all target layers together: m * (h/2) * (w/2).
@@ -112,12 +118,25 @@ def sigmas(steps: int, target_tokens: int, schedule: Schedule = Schedule()) -> T
     """
     if not isinstance(steps, Integral) or steps < 1:
         raise OmniAlphaError(f"Sampling needs a whole number of at least 1 step, got {steps}.")
-    even = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).to(torch.float32)
-    shift = math.exp(schedule.mu(target_tokens))
-    levels = shift / (shift + (1 / even - 1))
+    even = np.linspace(1.0, 1 / steps, steps).astype(np.float32)
+    if schedule.shift is None:
+        factor = math.exp(schedule.mu(target_tokens))
+        levels = factor / (factor + (1 / even - 1))
+    else:
+        levels = schedule.shift * even / (1 + (schedule.shift - 1) * even)
     if schedule.terminal and steps > 1:
-        levels = 1 - (1 - levels) / ((1 - levels[-1]) / (1 - schedule.terminal))
-    return torch.cat([levels, levels.new_zeros(1)])
+        rest = 1 - levels
+        levels = 1 - rest / (rest[-1] / (1 - schedule.terminal))
+    return torch.from_numpy(np.append(levels, np.float32(0)))
+
+
+def model_time(sigma: Tensor) -> Tensor:
+    """A noise level as the transformer is told it, shaped like `sigma`.
+
+    diffusers' scheduler keeps levels as timesteps of 0 to 1000 and its pipeline divides those again. Two roundings
+    make one level in fifty another number, and the time embedding multiplies what is left by 1000.
+    """
+    return sigma * 1000 / 1000
 
 
 def guide(cond: Tensor, uncond: Tensor | None, scale: float) -> Tensor:

@@ -81,8 +81,13 @@ class Task:
                 f"Task '{self.id}' needs text and got none. Say in a few words what the layer shows, "
                 f'for example "a red balloon".'
             )
-        # str.format would trip over braces that an artist may well type.
-        return " ".join(template.replace("{text}", text).split())
+        return fill(template, text)
+
+
+def fill(instruction: str, text: str = "") -> str:
+    """An instruction as the model is told it: `{text}` in it is `text`, and all of it is one line."""
+    # str.format would trip over braces that an artist may well type.
+    return " ".join(instruction.replace("{text}", text).split())
 
 
 def _guided(family: str, verb: str, targets: tuple[str, ...], what: str) -> list[Task]:

@@ -11,6 +11,7 @@ the numbers are a page of plain tensor code (Qwen2-VL, arXiv 2409.12191, section
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -26,8 +27,16 @@ if TYPE_CHECKING:
 
 START, IMAGE = "<|im_start|>", "<|image_pad|>"
 PICTURE = "Picture {}: <|vision_start|><|image_pad|><|vision_end|>"
-# Tokens that stand for pictures: in an artist's text they would ask for a picture that is not there.
-RESERVED = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+# Tokens that mean something else than words, and what. In an artist's text some would ask for a picture that is not
+# there, and one would end the text in ComfyUI and not here.
+_PICTURE = "stands for a picture"
+RESERVED = {
+    "<|image_pad|>": _PICTURE,
+    "<|video_pad|>": _PICTURE,
+    "<|vision_start|>": _PICTURE,
+    "<|vision_end|>": _PICTURE,
+    "<|endoftext|>": "ends a text",
+}
 
 SIDE_MULTIPLE = 28  # 14-pixel patches, merged 2 x 2
 SIDE_MINIMUM = 56
@@ -50,12 +59,30 @@ def check_words(instruction: str) -> str:
     """`instruction` itself, if it can be shown to the encoder.
 
     Raises:
-        OmniAlphaError: it holds one of the tokens that stand for pictures.
+        OmniAlphaError: it holds one of the tokens that are no words, or half a character.
     """
-    for token in RESERVED:
+    for token, meaning in RESERVED.items():
         if token in instruction:
-            raise OmniAlphaError(f"The text contains {token}, which stands for a picture. Remove it from the text.")
+            raise OmniAlphaError(f"The text contains {token}, which {meaning}. Remove it from the text.")
+    if half := re.search("[\ud800-\udfff]", instruction):
+        raise OmniAlphaError(
+            f"The text holds one half (U+{ord(half[0]):04X}) of a character that is written in two. It was cut in the "
+            f"middle, or is not UTF-8; type it again."
+        )
     return instruction
+
+
+def check_length(tokens: int, limit: int | None) -> None:
+    """Makes sure that text and pictures fit into the text encoder.
+
+    Raises:
+        OmniAlphaError: more tokens than it reads.
+    """
+    if limit and tokens > limit:
+        raise OmniAlphaError(
+            f"Text and pictures make {tokens} tokens, this checkpoint's text encoder reads {limit}. "
+            f"Shorten the text or use a smaller size."
+        )
 
 
 def full_prompt(instruction: str, pictures: int, template: str | None = None) -> str:
@@ -190,12 +217,7 @@ def encode_ids(text_encoder, ids: Sequence[int], pictures: Sequence[Image]) -> t
         )
     grids = [(picture.height // (patch * merge), picture.width // (patch * merge)) for picture in pictures]
     unfolded = unfold_pictures(ids, grids, image_id)
-    limit = getattr(text_encoder.config.get_text_config(), "max_position_embeddings", None)
-    if limit and len(unfolded) > limit:
-        raise OmniAlphaError(
-            f"Text and pictures make {len(unfolded)} tokens, this checkpoint's text encoder reads {limit}. "
-            f"Shorten the text or use a smaller size."
-        )
+    check_length(len(unfolded), getattr(text_encoder.config.get_text_config(), "max_position_embeddings", None))
 
     device = text_encoder.device
     inputs = {"input_ids": torch.tensor([unfolded]), "position_ids": vision_positions(unfolded, grids, image_id)}

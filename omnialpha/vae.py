@@ -20,9 +20,17 @@ from torch import Tensor
 from .checkpoint import load_tensors
 from .checks import check_finite, check_layer
 from .errors import OmniAlphaError
-from .settings import read_json
 from .vae_frames import SCALE, single_frame, tiling
-from .vae_weights import channels, is_rgba, key_layout, opaque_initialise, to_diffusers, to_wan
+from .vae_weights import (
+    channels,
+    check_statistics,
+    is_rgba,
+    key_layout,
+    opaque_initialise,
+    read_statistics,
+    to_diffusers,
+    to_wan,
+)
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLQwenImage
@@ -63,7 +71,7 @@ def load_vae(path: str | os.PathLike, opaque_init: bool = False) -> AutoencoderK
     try:
         if opaque_init and channels(weights) == (3, 3):
             weights = opaque_initialise(weights)
-        return vae_from_weights(weights, _statistics(path if path.is_dir() else path.parent))
+        return vae_from_weights(weights, read_statistics(path if path.is_dir() else path.parent))
     except OmniAlphaError as error:
         raise OmniAlphaError(f"{path}: {error}") from error
 
@@ -92,7 +100,7 @@ def vae_from_weights(
         )
     try:
         base_dim, z_dim = weights["encoder.conv_in.weight"].shape[0], weights["post_quant_conv.weight"].shape[0]
-        _check_statistics(statistics or {}, z_dim)
+        check_statistics(statistics or {}, "The VAE", z_dim)
         with torch.device("meta"):
             vae = AutoencoderKLQwenImage(base_dim=base_dim, z_dim=z_dim, input_channels=4, **(statistics or {}))
         vae.load_state_dict(weights, assign=True)
@@ -106,24 +114,6 @@ def vae_from_weights(
 def _first_lines(error: Exception, count: int = 4) -> str:
     """The beginning of torch's list of mismatches, which can name hundreds."""
     return " ".join(line.strip()[:300] for line in str(error).splitlines()[:count])
-
-
-def _statistics(folder: Path) -> dict[str, list[float]]:
-    """`latents_mean` and `latents_std` of a VAE's config.json; empty where it has none."""
-    config = folder / "config.json"
-    data = read_json(config) if config.is_file() else {}
-    if "AutoencoderKL" not in str(data.get("_class_name", "")):
-        return {}  # somebody else's config, in a folder of many files
-    return {key: data[key] for key in ("latents_mean", "latents_std") if data.get(key) is not None}
-
-
-def _check_statistics(statistics: Mapping[str, list[float]], count: int) -> None:
-    for key, values in statistics.items():
-        numbers = isinstance(values, (list, tuple)) and all(isinstance(value, (int, float)) for value in values)
-        if not numbers or len(values) != count:
-            raise OmniAlphaError(f"The VAE's config has {key} = {values!r}; expected {count} numbers.")
-        if key == "latents_std" and min(values) <= 0:
-            raise OmniAlphaError(f"The VAE's config has {key} = {values!r}; deviations must be above 0.")
 
 
 def encode_layers(vae: AutoencoderKLQwenImage, layers: Iterable[Tensor], tile: bool | None = None) -> list[Tensor]:

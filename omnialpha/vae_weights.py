@@ -7,14 +7,21 @@ tensors are the same; going from one to the other is a pure rename.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import OmniAlphaError
+from .settings import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LAYOUTS = ("diffusers", "wan")
+
+LATENT_CHANNELS = 16
+STATISTICS = ("latents_mean", "latents_std")  # of each latent channel, in the VAE's config.json
+# Beyond these a mean or a deviation is damage: latents divided by such a number have no digits left in float32.
+_LARGEST, _SMALLEST = 1e6, 1e-6
 
 # The one architecture of Qwen-Image and Wan 2.1: four resolutions, two residual blocks each, one more when decoding.
 LEVELS = 4
@@ -175,3 +182,46 @@ def _residual(ours: str, wan: str) -> Iterator[tuple[str, str]]:
 def _resample(ours: str, wan: str) -> Iterator[tuple[str, str]]:
     for part in ("resample.1", "time_conv"):
         yield f"{ours}.{part}", f"{wan}.{part}"
+
+
+def read_statistics(folder: Path) -> dict[str, list[float]]:
+    """`latents_mean` and `latents_std` of the VAE in a folder; empty where its config.json says nothing.
+
+    Raises:
+        OmniAlphaError: see `check_statistics`; or not a JSON object.
+    """
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    if "AutoencoderKL" not in str(config.get("_class_name", "")):
+        return {}  # somebody else's config, in a folder of many files
+    return check_statistics({key: config[key] for key in STATISTICS if config.get(key) is not None}, str(path))
+
+
+def check_statistics(
+    statistics: Mapping[str, list[float]], source: str, count: int = LATENT_CHANNELS
+) -> Mapping[str, list[float]]:
+    """`statistics` themselves, if latents can be normalised by them; both or none.
+
+    Args:
+        statistics: name (see `STATISTICS`) -> numbers.
+        source: how messages call the file.
+        count: latent channels of the VAE.
+
+    Raises:
+        OmniAlphaError: one without the other, not `count` numbers each, or numbers that nothing can be divided by.
+    """
+    if absent := [key for key in STATISTICS if key not in statistics][: len(statistics)]:
+        raise OmniAlphaError(f"{source} has no {absent[0]}, which goes with its {next(iter(statistics))}.")
+    for key, values in statistics.items():
+        if not isinstance(values, list | tuple) or len(values) != count:
+            found = f"{len(values)} values" if isinstance(values, list | tuple) else repr(values)[:80]
+            raise OmniAlphaError(f"{source} has {key} = {found}; expected {count} numbers.")
+        least = _SMALLEST if key == "latents_std" else -_LARGEST
+        for value in values:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not least <= value <= _LARGEST:
+                raise OmniAlphaError(
+                    f"{source} has {value!r} in {key}; expected numbers from {least:g} to {_LARGEST:g}. "
+                    f"Fetch the file again."
+                )
+    return statistics

@@ -95,10 +95,10 @@ def test_opaque_and_grey():
 
 
 def test_clean_hidden_blackens_what_8_bits_do_not_show():
-    alpha = torch.tensor([0, 0.4 / 255, 0.6 / 255, 1.0])
-    layer = torch.cat([torch.ones(3, 1, 4), alpha[None, None]])
+    alpha = torch.tensor([0, 0.4 / 255, 0.5 / 255, 0.6 / 255, 1.0])
+    layer = torch.cat([torch.ones(3, 1, 5), alpha[None, None]])
     clean = layers.clean_hidden(layer)
-    assert clean[:3, 0].tolist() == [[0, 0, 1, 1]] * 3 and torch.equal(clean[3], layer[3])
+    assert clean[:3, 0].tolist() == [[0, 0, 0, 1, 1]] * 3 and torch.equal(clean[3], layer[3])
     hidden = layers.to_uint8(clean)
     assert not hidden[..., :3][hidden[..., 3] == 0].any()
 
@@ -159,6 +159,20 @@ def test_hidden_colours_do_not_matter_at_all(height, width, to_height, to_width,
     other[:3] = torch.where(layer[3:] > 0, layer[:3], 1 - layer[:3])
     if (height, width) != (to_height, to_width):
         assert torch.equal(resize(layer, (to_height, to_width)), resize(other, (to_height, to_width)))
+
+
+@given(side, side, side, side, seeds)
+def test_rounding_decides_no_colour(height, width, to_height, to_width, seed):
+    """Two programs that differ in the last digit of a layer show the same colours, also under alpha 0 in 8 bits."""
+    layer = random_layer(height, width, seed)
+    generator = torch.Generator().manual_seed(seed)
+    layer[3] *= 10 ** -torch.randint(0, 9, (height, width), generator=generator)  # also next to nothing
+    other = (layer + 1e-6 * torch.randn(layer.shape, generator=generator)).clamp(0, 1)
+    if (height, width) != (to_height, to_width):
+        one, two = (resize(each, (to_height, to_width)) for each in (layer, other))
+        shown = [(each[3] * 255).round() > 0 for each in (one, two)]
+        assert not one[:3, ~shown[0]].any() and not two[:3, ~shown[1]].any()
+        close(one[:3, shown[0] & shown[1]], two[:3, shown[0] & shown[1]], 0.5 / 255)
 
 
 @given(side, side, side, side, seeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -96,10 +97,84 @@ def test_strength_follows_alpha_and_metadata(tmp_path):
     config = json.dumps({"transformer.lora_alpha": 8, "transformer.alpha_pattern": {"attn.to_k": 2}})
     lora = read_lora(restyled(tmp_path, STYLES["diffusers"], {"lora_adapter_metadata": config}))
     assert lora.ranks == [4] and lora.style == "diffusers"
-    assert lora.strength(module, None) == 8 / 4
-    assert lora.strength("transformer_blocks.1.attn.to_k", None) == 2 / 4
+    assert lora.strength(module) == 8 / 4
+    assert lora.strength("transformer_blocks.1.attn.to_k") == 2 / 4
     assert lora.strength(module, 1.0) == 1 / 4  # a tensor of its own says it more precisely
-    assert read_lora(LORA).strength(module, None) == 1.0
+    assert read_lora(LORA).strength(module) == 1.0
+
+
+CONFIGS = {
+    "alpha": {"r": 4, "lora_alpha": 8},
+    "alpha of some layers": {
+        "r": 4, "lora_alpha": 6, "alpha_pattern": {"attn.to_k": 2, r"^transformer_blocks\.\d+\.img_mod.1": 20},
+    },
+    "ranks and alphas of some layers": {
+        "r": 4, "lora_alpha": 3, "rank_pattern": {"attn.to_k": 2},
+        "alpha_pattern": {"transformer_blocks.1.attn.to_k": 7},
+    },
+    "rank-stabilised": {
+        "r": 4, "lora_alpha": 4, "use_rslora": True, "rank_pattern": {"attn.to_k": 2}, "alpha_pattern": {"to_q": 1},
+    },
+    "alpha of zero": {"r": 4, "lora_alpha": 0},
+    "no alpha": {"r": 4},
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:While injecting the PEFT adapters")
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_metadata_means_what_it_means_to_diffusers(tmp_path, config):
+    """Each layer's strength against that of PEFT's layer, once diffusers has loaded the same file."""
+    from diffusers import QwenImageTransformer2DModel
+
+    tensors = load_file(LORA)
+    for key in filter(lambda key: "attn.to_k." in key and "rank_pattern" in config, tensors):
+        tensors[key] = (tensors[key][:2] if "lora_A" in key else tensors[key][:, :2]).contiguous()
+    modules = sorted({key.removeprefix("transformer.").split(".lora_")[0] for key in tensors})
+    config = {f"transformer.{name}": value for name, value in (config | {"target_modules": modules}).items()}
+    save_file(tensors, tmp_path / "lora.safetensors", {"lora_adapter_metadata": json.dumps(config), "format": "pt"})
+    model = QwenImageTransformer2DModel.from_pretrained(GOLDEN / "transformer")
+    model.load_lora_adapter(tmp_path, weight_name="lora.safetensors", prefix="transformer")
+    lora = read_lora(tmp_path / "lora.safetensors")
+    scalings = {module: model.get_submodule(module).scaling["default_0"] for module in modules}
+    assert {module: lora.strength(module) for module in modules} == scalings
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", ""])
+def test_each_models_metadata_is_its_own(tmp_path, prefix):
+    config = {f"{prefix}lora_alpha": 8, "text_encoder.lora_alpha": 100, "text_encoder.use_rslora": True}
+    lora = read_lora(restyled(tmp_path, STYLES["diffusers"], {"lora_adapter_metadata": json.dumps(config)}))
+    assert lora.strength("transformer_blocks.0.attn.to_q") == 2
+    alone = {"text_encoder.lora_alpha": 100}
+    lora = read_lora(restyled(tmp_path, STYLES["diffusers"], {"lora_adapter_metadata": json.dumps(alone)}))
+    assert lora.strength("transformer_blocks.0.attn.to_q") == 1
+
+
+def test_the_file_that_peft_writes_beside_it(tmp_path):
+    path = restyled(tmp_path, STYLES["PEFT"])
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 16, "use_rslora": True}))
+    assert read_lora(path).strength("transformer_blocks.0.attn.to_q") == 1, "it may belong to another file"
+    path = path.rename(tmp_path / "adapter_model.safetensors")
+    assert read_lora(path).strength("transformer_blocks.0.attn.to_q") == 8
+
+
+@pytest.mark.parametrize(
+    "config, words",
+    [
+        ({"lora_alpha": "8"}, "lora_alpha = '8'"),
+        ({"lora_alpha": None}, "lora_alpha = None"),
+        ({"lora_alpha": float("nan")}, "lora_alpha = nan"),
+        ({"lora_alpha": 8, "alpha_pattern": {"to_q": True}}, "to_q = True"),
+        ({"lora_alpha": 8, "alpha_pattern": ["to_q"]}, "alpha_pattern"),
+        ({"lora_alpha": 8, "alpha_pattern": {"(a+)+$": 1}}, "expected the name of a layer"),
+        ({"lora_alpha": 8, "alpha_pattern": {"[": 1}}, "expected the name of a layer"),
+        ({"lora_alpha": 8, "alpha_pattern": {".*.*.*.*": 1}}, "expected the name of a layer"),
+        ({"lora_alpha": 8, "use_rslora": "yes"}, "use_rslora"),
+    ],
+)
+def test_metadata_that_decides_nothing_is_named(tmp_path, config, words):
+    path = restyled(tmp_path, STYLES["diffusers"], {"lora_adapter_metadata": json.dumps(config)})
+    with pytest.raises(OmniAlphaError, match=re.escape(words)):
+        read_lora(path)
 
 
 def test_scale_is_linear(transformer):

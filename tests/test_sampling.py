@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnialpha.errors import OmniAlphaError
-from omnialpha.sampling import Schedule, denoise, guide, initial_noise, sigmas
+from omnialpha.sampling import Schedule, denoise, guide, initial_noise, model_time, sigmas
 
-CONFIG = json.loads((Path(__file__).parent / "golden/dit/scheduler/scheduler_config.json").read_text())
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = json.loads((ROOT / "tests/golden/dit/scheduler/scheduler_config.json").read_text())
 
 
-def stock_sigmas(steps, mu, config=CONFIG):
+def stock_scheduler(steps, mu, config=CONFIG):
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
-    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
-    return scheduler.sigmas
+    with np.errstate(invalid="ignore"):  # one step divides 0 by 0
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+    return scheduler
+
+
+def stock_sigmas(steps, mu, config=CONFIG):
+    return stock_scheduler(steps, mu, config).sigmas
 
 
 def stock_mu(tokens, config=CONFIG):
@@ -33,17 +42,57 @@ def stock_mu(tokens, config=CONFIG):
     return calculate_shift(tokens, *(config[key] for key in keys))
 
 
-@pytest.mark.parametrize("tokens", [16, 256, 4096, 8192, 20000])
-@pytest.mark.parametrize("steps", [2, 3, 8, 50])
-def test_sigmas_equal_diffusers(steps, tokens):
+STEPS = (1, 2, 3, 4, 8, 20, 28, 30, 40, 50, 100)
+TOKENS = (16, 64, 96, 256, 300, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 10240, 12288)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_sigmas_are_diffusers_bit_for_bit(steps):
+    """One rounding is multiplied by 1000 in the time embedding, and comes out as up to 1e-4 after eight steps."""
     schedule = Schedule.from_config(CONFIG)
     assert schedule == Schedule()
-    assert schedule.mu(tokens) == pytest.approx(stock_mu(tokens), abs=1e-12)
-    found = sigmas(steps, tokens, schedule)
-    assert found.dtype == torch.float32 and found.shape == (steps + 1,)
-    torch.testing.assert_close(found, stock_sigmas(steps, stock_mu(tokens)), atol=2e-7, rtol=0)
-    assert found[0] == 1 and found[-1] == 0
-    assert found[-2].item() == pytest.approx(0.02, abs=1e-6)
+    for tokens in TOKENS:
+        assert schedule.mu(tokens) == stock_mu(tokens)
+        found, expected = sigmas(steps, tokens, schedule), stock_sigmas(steps, stock_mu(tokens))
+        assert found.dtype == torch.float32 and found.shape == (steps + 1,)
+        assert torch.equal(found, expected) or (steps == 1 and expected[0].isnan()), tokens
+        assert found[0] == 1 and found[-1] == 0
+
+
+def processors() -> dict[str, dict[str, str]]:
+    """Environments that let NumPy and torch do with less than this processor offers."""
+    from numpy._core._multiarray_umath import __cpu_dispatch__ as extras
+
+    wide = [name for name in extras if "512" in name or name == "X86_V4"]
+    return {
+        "AVX2": {"NPY_DISABLE_CPU_FEATURES": " ".join(wide), "ATEN_CPU_CAPABILITY": "avx2"},
+        "least": {"NPY_DISABLE_CPU_FEATURES": " ".join(extras), "ATEN_CPU_CAPABILITY": "default"},
+    }
+
+
+@pytest.mark.parametrize("processor", processors())
+def test_sigmas_are_the_same_on_every_processor(processor):
+    code = f"""
+from omnialpha.sampling import model_time, sigmas
+for steps in {STEPS}:
+    for tokens in {TOKENS}:
+        levels = sigmas(steps, tokens)
+        print(levels.numpy().tobytes().hex(), model_time(levels).numpy().tobytes().hex())
+"""
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=ROOT, check=True,
+        env={**os.environ, **processors()[processor]},
+    ).stdout.split()  # fmt: skip
+    here = [sigmas(steps, tokens) for steps in STEPS for tokens in TOKENS]
+    assert found == [values.numpy().tobytes().hex() for levels in here for values in (levels, model_time(levels))]
+
+
+@pytest.mark.parametrize("steps", STEPS[1:])
+def test_the_model_is_told_the_time_that_diffusers_tells_it(steps):
+    """Its pipeline divides the scheduler's timesteps by 1000, which is not always the level that they were made of."""
+    for tokens in TOKENS:
+        scheduler = stock_scheduler(steps, stock_mu(tokens))
+        assert torch.equal(model_time(sigmas(steps, tokens)[:-1]), scheduler.timesteps / 1000)
 
 
 def test_one_step_goes_all_the_way():
@@ -69,13 +118,15 @@ def test_static_shift_equals_diffusers():
     schedule = Schedule.from_config(config)
     assert schedule.terminal is None
     for tokens in (256, 9000):
-        torch.testing.assert_close(sigmas(4, tokens, schedule), stock_sigmas(4, None, config), atol=2e-7, rtol=0)
+        for steps in STEPS:
+            assert torch.equal(sigmas(steps, tokens, schedule), stock_sigmas(steps, None, config))
 
 
 def test_other_shifts_equal_diffusers():
     config = CONFIG | {"base_shift": 0.3, "max_shift": 1.2, "shift_terminal": 0.1, "base_image_seq_len": 64}
-    found = sigmas(7, 1000, Schedule.from_config(config))
-    torch.testing.assert_close(found, stock_sigmas(7, stock_mu(1000, config), config), atol=2e-7, rtol=0)
+    schedule = Schedule.from_config(config)
+    for steps in STEPS[1:]:
+        assert torch.equal(sigmas(steps, 1000, schedule), stock_sigmas(steps, stock_mu(1000, config), config))
 
 
 def test_absent_keys_are_qwen_images():

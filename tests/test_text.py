@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -85,9 +86,16 @@ def test_prompt_without_pictures_uses_the_edit_template_too():
 
 
 @pytest.mark.parametrize("token", text.RESERVED)
-def test_picture_tokens_in_the_text_are_refused(token):
-    with pytest.raises(OmniAlphaError, match="stands for a picture"):
+def test_tokens_that_are_no_words_are_refused(token):
+    with pytest.raises(OmniAlphaError, match=rf"{re.escape(token)}, which {text.RESERVED[token]}"):
         text.full_prompt(f"a {token} cup", 1)
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "\udc80"])
+def test_half_a_character_is_refused(half):
+    """JSON and command lines can bring one; no tokenizer takes it."""
+    with pytest.raises(OmniAlphaError, match=f"one half .U.{ord(half):04X}."):
+        text.full_prompt(f"a {half} cup", 1)
 
 
 @pytest.mark.parametrize(

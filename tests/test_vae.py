@@ -173,14 +173,33 @@ def test_statistics_come_from_the_config(tmp_path, weights, vae):
     assert vaes.load_vae(tmp_path).config.latents_std[0] == 2.8184, "somebody else's config"
 
 
+GOOD = {"latents_mean": [0.5] * 16, "latents_std": [2.0] * 16}
+
+
 @pytest.mark.parametrize(
-    "key, values", [("mean", "text"), ("mean", [1.0, "a"]), ("mean", [0.5] * 15), ("std", [0.0] * 16)]
+    "change, words",
+    [
+        ({"latents_mean": "text"}, "latents_mean = 'text'"),
+        ({"latents_mean": [0.5] * 15}, "latents_mean = 15 values; expected 16"),
+        ({"latents_std": [2.0] * 17}, "latents_std = 17 values; expected 16"),
+        ({"latents_mean": []}, "latents_mean = 0 values"),
+        ({"latents_mean": [1.0, "a"] * 8}, "'a' in latents_mean"),
+        ({"latents_mean": [True] * 16}, "True in latents_mean"),
+        ({"latents_mean": [math.nan] * 16}, "nan in latents_mean"),
+        ({"latents_mean": [[0.5]] * 16}, r"\[0.5\] in latents_mean"),
+        ({"latents_std": [0.0] * 16}, "0.0 in latents_std"),
+        ({"latents_std": [2.0] * 15 + [-2.0]}, "-2.0 in latents_std"),
+        ({"latents_std": [math.inf] * 16}, "inf in latents_std"),
+        ({"latents_std": [1e-50] * 16}, "1e-50 in latents_std"),
+        ({"latents_std": None}, "no latents_std, which goes with its latents_mean"),
+        ({"latents_mean": None}, "no latents_mean, which goes with its latents_std"),
+    ],
 )
-def test_broken_statistics_are_named(tmp_path, key, values):
+def test_broken_statistics_are_named(tmp_path, change, words):
     shutil.copy(FILE, tmp_path / "model.safetensors")
-    config = {"_class_name": "AutoencoderKLQwenImage", f"latents_{key}": values}
+    config = {"_class_name": "AutoencoderKLQwenImage", **GOOD, **change}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(OmniAlphaError, match=f"latents_{key}"):
+    with pytest.raises(OmniAlphaError, match=words):
         vaes.load_vae(tmp_path)
 
 

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from pathlib import Path
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import load_lora_for_models
-from torch import Tensor
 
-from ...omnialpha.errors import OmniAlphaError
+from ...omnialpha.lora import read_lora
 
-_PEFT = "base_model.model."
+_PREFIX = "diffusion_model."
 
 
-def apply_lora(model: ModelPatcher, tensors: Mapping[str, Tensor], source: str) -> ModelPatcher:
+def apply_lora(model: ModelPatcher, path: Path) -> ModelPatcher:
     """A clone of a MODEL with a LoRA at full strength, as a patch that ComfyUI can take off again.
+
+    What the file holds and how strong it is meant is read as the library reads it: ComfyUI's own reader passes over
+    the alpha in diffusers' metadata, and over every key with PEFT's prefix. It is given names and strengths that it
+    knows.
 
     Args:
         model: Qwen-Image MODEL.
-        tensors: a LoRA in diffusers' or PEFT's naming, of any rank. PEFT's prefix means nothing to ComfyUI, which would
-            pass over every key that has it.
-        source: how messages call the file.
+        path: .safetensors file, or a folder with one.
 
     Raises:
-        OmniAlphaError: no key of it belongs to the model.
+        OmniAlphaError: see the library's `read_lora`, `Lora.place` and `Lora.factors`.
     """
-    loaded, _ = load_lora_for_models(model, None, {k.removeprefix(_PEFT): t for k, t in tensors.items()}, 1.0, 0.0)
-    if not loaded.patches:
-        raise OmniAlphaError(
-            f"{source}: none of its {len(tensors)} tensors belongs to this transformer (found keys such as "
-            f"{next(iter(tensors))}). Expected names such as transformer_blocks.0.attn.to_q.lora_A.weight."
-        )
-    return loaded
+    lora = read_lora(path)
+    weights = model.model.diffusion_model.state_dict()
+    placed, unmatched = lora.place({name: tuple(weight.shape) for name, weight in weights.items()})
+    tensors = {}
+    for name, strength, down, up in lora.factors(placed):
+        stem = _PREFIX + name.removesuffix(".weight")
+        alpha = torch.tensor(strength * down.shape[0], dtype=torch.float64)  # ComfyUI divides it by the rank
+        tensors |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up, f"{stem}.alpha": alpha}
+    if unmatched:
+        logging.warning("OmniAlpha: %s: %d entries have no place in this transformer and were left out (%s).",
+                        lora.path.name, len(unmatched), "; ".join(unmatched[:3]))  # fmt: skip
+    return load_lora_for_models(model, None, tensors, 1.0, 0.0)[0]

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.rope import layer_positions
+from ...omnialpha.sampling import model_time
 
 _KEY = "omnialpha_positions"
 _EMBEDDER = "diffusion_model.pe_embedder"
@@ -109,7 +110,7 @@ def using(positions: Tensor) -> Iterator[None]:
 
 
 class LayoutReader:
-    """DIFFUSION_MODEL wrapper: works out the layout of one call and sets its positions."""
+    """DIFFUSION_MODEL wrapper: works out the layout of one call, sets its positions and rounds its time."""
 
     def __init__(self, axis: str):
         self.axis = axis
@@ -128,7 +129,7 @@ class LayoutReader:
         targets = _extents(x, patch)
         inputs = [extent for latent in references for extent in _extents(latent, patch)]
         with using(_positions(tuple(targets), tuple(inputs), context.shape[1], self.axis)):
-            return executor(x, timestep, context, *args, **kwargs)
+            return executor(x, model_time(timestep), context, *args, **kwargs)
 
 
 def _extents(latent: Tensor, patch: int) -> list[tuple[int, int]]:

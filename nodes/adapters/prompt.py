@@ -11,7 +11,7 @@ from comfy.text_encoders.qwen_image import Qwen25_7BVLIModel, QwenImageTokenizer
 from torch import Tensor
 
 from ...omnialpha.errors import OmniAlphaError
-from ...omnialpha.text import PICTURE, condition_image, full_prompt
+from ...omnialpha.text import IMAGE, PICTURE, SIDE_MULTIPLE, check_length, condition_image, full_prompt
 from .text_encoder import ENCODER
 from .window_order import in_picture_order
 
@@ -45,9 +45,29 @@ def encode(clip: CLIP, instruction: str, layers: Sequence[Tensor]) -> list:
     """
     check_clip(clip)
     prompt = full_prompt(instruction, len(layers), edit_template(clip))
-    clip = in_picture_order(clip)
-    tokens = clip.tokenize(prompt, images=[_picture(layer) for layer in layers])
-    return clip.encode_from_tokens_scheduled(tokens)
+    tokens = tokenize(clip, prompt, [_picture(layer) for layer in layers])
+    return in_picture_order(clip).encode_from_tokens_scheduled(tokens)
+
+
+def tokenize(clip: CLIP, prompt: str, pictures: Sequence[Tensor]) -> dict:
+    """ComfyUI's tokens of a prompt: its words as they are, as the library reads them, and its pictures.
+
+    ComfyUI's own way would take the backslash out of `\\(` and fetch a file for `embedding:name`.
+
+    Args:
+        clip: Qwen2.5-VL.
+        prompt: with one `<|image_pad|>` per picture.
+        pictures: IMAGE [1, H, W, 3] each, sides multiples of 28.
+
+    Raises:
+        OmniAlphaError: more tokens than the text encoder reads.
+    """
+    tokenizer = getattr(clip.tokenizer, ENCODER).tokenizer
+    ids, image = tokenizer(prompt, add_special_tokens=False)["input_ids"], tokenizer.convert_tokens_to_ids(IMAGE)
+    sizes = [picture.shape[1] // SIDE_MULTIPLE * (picture.shape[2] // SIDE_MULTIPLE) for picture in pictures]
+    check_length(len(ids) - len(pictures) + sum(sizes), tokenizer.model_max_length)
+    embeds = iter([{"type": "image", "data": picture, "original_type": "image"} for picture in pictures])
+    return {ENCODER: [[(next(embeds) if token == image else token, 1.0) for token in ids]]}
 
 
 def edit_template(clip: CLIP) -> str:

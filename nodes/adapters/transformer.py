@@ -27,14 +27,14 @@ _LANDMARKS = ("img_in.weight", "txt_norm.weight", "proj_out.weight", "transforme
 
 
 def load_transformer(
-    folder: Path, statistics: tuple[list[float], list[float]] | None = None, disable_dynamic: bool = False
+    folder: Path, statistics: Mapping[str, list[float]] | None = None, disable_dynamic: bool = False
 ) -> ModelPatcher:
     """A MODEL from a folder with config.json and safetensors. It can load itself again, for copies on other devices.
 
     Args:
         folder: the checkpoint's `transformer` folder.
-        statistics: (mean, std) of each of the 16 latent channels where they are not Qwen-Image's; ComfyUI's samplers
-            normalise by what the MODEL says.
+        statistics: of the latent channels where they are not Qwen-Image's, as the library's `read_statistics` gives
+            them; ComfyUI's samplers normalise by what the MODEL says.
         disable_dynamic: never stream the weights; ComfyUI asks for it where weights are to be changed in place.
 
     Raises:
@@ -43,8 +43,7 @@ def load_transformer(
     tensors, dtype = in_precision(load_tensors(folder))
     shape = architecture(tensors, read_json(folder / "config.json"), folder)
     config = supported_models.QwenImage(shape)
-    if statistics is not None:
-        _use_statistics(config.latent_format, *statistics)
+    _use_statistics(config.latent_format, statistics or {})
 
     device, offload = management.get_torch_device(), management.unet_offload_device()
     dtype = dtype or management.unet_dtype(
@@ -104,13 +103,7 @@ def architecture(tensors: Mapping[str, Tensor], config: Mapping, source: Path | 
     }
 
 
-def latent_statistics(vae_config: Mapping) -> tuple[list[float], list[float]] | None:
-    """(mean, std) of the latent channels as a VAE's config.json states them, or None."""
-    mean, std = vae_config.get("latents_mean"), vae_config.get("latents_std")
-    return (list(map(float, mean)), list(map(float, std))) if mean and std else None
-
-
-def _use_statistics(latent_format, mean: list[float], std: list[float]) -> None:
-    """Make a latent format normalise with other numbers; the object belongs to one model."""
-    latent_format.latents_mean = torch.tensor(mean).reshape(latent_format.latents_mean.shape)
-    latent_format.latents_std = torch.tensor(std).reshape(latent_format.latents_std.shape)
+def _use_statistics(latent_format, statistics: Mapping[str, list[float]]) -> None:
+    """Make a latent format, which belongs to one model, normalise with other numbers; it has them under these names."""
+    for name, values in statistics.items():
+        setattr(latent_format, name, torch.tensor(values).reshape(getattr(latent_format, name).shape))

@@ -21,24 +21,9 @@ MARK = "CHECK "
 
 
 def main(comfyui: str, base: str, job: str) -> None:
-    os.chdir(comfyui)
-    sys.argv = ["main.py", "--cpu", "--base-directory", base, "--preview-method", "auto"]
-    sys.path[:0] = [comfyui, str(HERE)]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    import inside
+    start(comfyui, base, json.loads(Path(job).read_text()))
     import torch
-    import utils.install_util  # noqa: F401 - main.py imports it before a module of that name gets in the way
 
-    import nodes  # noqa: F401 - ComfyUI has its own nodes loaded when a pack's turn comes
-
-    inside.job.update(json.loads(Path(job).read_text()))
-    before = set(sys.modules)
-    inside.pack = import_pack(inside.job["pack"])
-    inside.imported.update(set(sys.modules) - before)
-    extension = asyncio.run(inside.pack.comfy_entrypoint())
-    inside.nodes.update({node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())})
     for file in sorted(HERE.glob("checks_*.py")):
         module = importlib.import_module(file.stem)
         for name in [name for name in vars(module) if name.startswith("check_")]:
@@ -50,6 +35,27 @@ def main(comfyui: str, base: str, job: str) -> None:
                 error = traceback.format_exc()
             name = f"{file.stem.removeprefix('checks_')}.{name}"
             print(MARK + json.dumps({"name": name, "error": error, "measured": measured}), flush=True)
+
+
+def start(comfyui: str, base: str, job: dict) -> None:
+    """Makes this process a ComfyUI without a server, with the pack in it; `inside` knows it afterwards."""
+    os.chdir(comfyui)
+    sys.argv = ["main.py", "--cpu", "--base-directory", base, "--preview-method", "auto"]
+    sys.path[:0] = [comfyui, str(HERE)]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import inside
+    import utils.install_util  # noqa: F401 - main.py imports it before a module of that name gets in the way
+
+    import nodes  # noqa: F401 - ComfyUI has its own nodes loaded when a pack's turn comes
+
+    inside.job.update(job)
+    before = set(sys.modules)
+    inside.pack = import_pack(inside.job["pack"])
+    inside.imported.update(set(sys.modules) - before)
+    extension = asyncio.run(inside.pack.comfy_entrypoint())
+    inside.nodes.update({node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())})
 
 
 def import_pack(folder: str):
