@@ -8,9 +8,10 @@ import comfy.model_management
 import comfy.sd
 import folder_paths
 import torch
+from comfy.text_encoders.qwen_vl import Qwen2VLVisionTransformer
 from comfy_extras import nodes_custom_sampler as sampling
 from comfy_extras import nodes_hooks, nodes_multigpu, nodes_torch_compile
-from inside import fails, golden, job, micro, picture, run
+from inside import fails, golden, job, micro, part, picture, run
 from safetensors.torch import load_file, save_file
 
 CPU = torch.device("cpu")
@@ -140,6 +141,18 @@ def _sample(model, positive, negative, latent) -> torch.Tensor:
     (noise,), (sampler,) = sampling.RandomNoise.execute(5).args, sampling.KSamplerSelect.execute("euler").args
     (sigmas,) = run("OmniAlphaSigmas", latent, 1, model)
     return sampling.SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).args[0]["samples"]
+
+
+def check_the_order_of_pieces_is_still_found_out():
+    """The probe tells a vision tower that leaves its pieces in window order from the one at hand, which does not."""
+
+    class Scrambling(Qwen2VLVisionTransformer):
+        def forward(self, pixel_values, image_grid_thw=None):
+            tokens = super().forward(pixel_values, image_grid_thw)
+            return tokens[torch.as_tensor(self.get_window_index(image_grid_thw)[0])]
+
+    scrambles = part("nodes.adapters.window_order").scrambles
+    assert scrambles(Scrambling) and not scrambles(Qwen2VLVisionTransformer)
 
 
 DAMAGED = {
