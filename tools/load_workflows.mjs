@@ -47,13 +47,20 @@ async function loadInPage(source) {
   return { problems, output: (await app.graphToPrompt()).output, workflow: saved };
 }
 
-/** Runs in the page: open a workflow whose model files are missing; the text of the dialog that offers them. */
+/** Runs in the page: open a workflow whose model files are missing; the text of what offers them. */
 async function offersInPage(source) {
   await window.app.ui.settings.setSettingValueAsync('Comfy.Workflow.ShowMissingModelsWarning', true);
   await window.app.loadGraphData(structuredClone(source), true, true);
-  await new Promise((resolve) => setTimeout(resolve, 1500));
+  const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+  // A dialog that comes up by itself, or, in newer frontends, a panel that is a click away.
+  const shown = () => document.querySelector('.comfy-missing-models, [data-testid="error-group-missing-model"]');
+  for (let left = 60; !shown() && left; left--) {
+    document.querySelector('[data-testid="error-overlay-see-errors"]')?.click();
+    await pause(250);
+  }
+  await pause(1500); // its rows follow
   await window.app.ui.settings.setSettingValueAsync('Comfy.Workflow.ShowMissingModelsWarning', false);
-  return document.querySelector('.comfy-missing-models')?.textContent ?? '';
+  return shown()?.textContent ?? '';
 }
 
 /** Runs in the page: save the graph and open what was saved; the graph in API format. */

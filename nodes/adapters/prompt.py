@@ -26,9 +26,10 @@ def check_clip(clip: CLIP) -> None:
     """
     encoder = getattr(clip.cond_stage_model, ENCODER, None)
     if not (isinstance(encoder, Qwen25_7BVLIModel) and isinstance(clip.tokenizer, QwenImageTokenizer)):
+        found = type(clip.cond_stage_model)  # several are called alike
         raise OmniAlphaError(
-            f"This CLIP is a {type(clip.cond_stage_model).__name__}; OmniAlpha needs Qwen2.5-VL. Load it with 'Load "
-            f"CLIP' and type 'qwen_image', or use 'OmniAlpha Load Checkpoint'."
+            f"This CLIP is a {found.__name__} of {found.__module__}; OmniAlpha needs Qwen2.5-VL as Qwen-Image has it. "
+            f"Load it with 'Load CLIP' and type 'qwen_image', or use 'OmniAlpha Load Checkpoint'."
         )
 
 

@@ -87,28 +87,32 @@ def pipeline():
 
 
 @pytest.fixture(scope="session")
-def inside(comfyui, tmp_path_factory) -> dict[str, dict]:
+def inside(run_inside, tmp_path_factory, comfyui) -> dict[str, dict]:
     """What the checks of `inside/` found: name -> {"error", "measured"}. They share one process per ComfyUI."""
     scratch = tmp_path_factory.mktemp("inside")
-    job = {
-        "pack": str(ROOT),
-        "golden": str(ROOT / "tests/golden"),
-        "micro": str(ROOT / "omnialpha/micro"),
-        "scratch": str(scratch),
-        **_published_shapes(),
-    }
     _write_trained_lora(ROOT / "tests/golden/dit", scratch / "loras/trained.safetensors")
-    (scratch / "job.json").write_text(json.dumps(job))
-    base = scratch / "base"
-    for folder in ("models/omnialpha", "models/vae", "output", "temp", "input", "custom_nodes"):
-        (base / folder).mkdir(parents=True)
-    command = [comfy_server.find_python(comfyui), HERE / "inside/run.py", comfyui, base, scratch / "job.json"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("CHECK ")]
-    results = [json.loads(line.removeprefix("CHECK ")) for line in lines]
-    if not results or done.returncode:
-        raise RuntimeError(f"The checks did not run to their end:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return {result["name"]: result for result in results}
+    return run_inside(comfyui, scratch, **_published_shapes())
+
+
+@pytest.fixture(scope="session")
+def run_inside():
+    """Runs `inside/run.py` with a ComfyUI in a scratch folder; `more` goes into its job. Gives its results by name."""
+
+    def run(comfyui: Path, scratch: Path, **more) -> dict[str, dict]:
+        paths = {"pack": ROOT, "golden": ROOT / "tests/golden", "micro": ROOT / "omnialpha/micro", "scratch": scratch}
+        (scratch / "job.json").write_text(json.dumps({name: str(path) for name, path in paths.items()} | more))
+        base = scratch / "base"
+        for folder in ("models/omnialpha", "models/vae", "output", "temp", "input", "custom_nodes"):
+            (base / folder).mkdir(parents=True)
+        command = [comfy_server.find_python(comfyui), HERE / "inside/run.py", comfyui, base, scratch / "job.json"]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("CHECK ")]
+        results = [json.loads(line.removeprefix("CHECK ")) for line in lines]
+        if not results or done.returncode:
+            raise RuntimeError(f"The checks did not run to their end:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        return {result["name"]: result for result in results}
+
+    return run
 
 
 def _write_trained_lora(dit: Path, file: Path) -> None:

@@ -3,8 +3,10 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.lora
+import comfy.model_base
 import comfy.model_detection
 import comfy.model_management
 import comfy.sample
@@ -179,6 +181,26 @@ def check_wrong_model_is_named():
         model = torch.nn.Linear(1, 1)
 
     fails(lambda: positions.install(Stranger()), "Linear", "Qwen-Image-Edit-2509")
+
+
+def check_models_derived_from_qwen_images_are_named():
+    """Newer ComfyUIs make other models from Qwen-Image's class, with another transformer inside."""
+    positions = part("nodes.adapters.positions")
+
+    class Derived(comfy.model_base.QwenImage):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+            self.diffusion_model = torch.nn.Linear(1, 1)
+
+    fails(lambda: positions.install(SimpleNamespace(model=Derived())), "Derived", "Linear", "Qwen-Image-Edit-2509")
+    if hasattr(comfy.supported_models, "MageFlow"):
+        config = comfy.supported_models.MageFlow({"image_model": "mage_flow", "num_layers": 1})
+        mage_flow = SimpleNamespace(model=config.get_model({}, "", device="meta"))
+        fails(lambda: positions.install(mage_flow), "MageFlow", "Qwen-Image-Edit-2509")
+        fails(
+            lambda: run("OmniAlphaTask", mage_flow, *micro()[1:], "text_to_rgba", "", "", 1, 1, 1.0, "euler", "scale"),
+            "MageFlow",
+        )
 
 
 def check_guidance_is_the_librarys():

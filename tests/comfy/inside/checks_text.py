@@ -7,6 +7,7 @@ from unittest import mock
 import comfy.text_encoders.llama as llama
 import comfy.text_encoders.qwen_image as qwen_image
 import torch
+from comfy.text_encoders import hunyuan_image, kandinsky5
 from comfy.text_encoders.qwen_vl import Qwen2VLVisionTransformer
 from inside import fails, golden, job, micro, part, picture, worst
 from safetensors import safe_open
@@ -172,6 +173,14 @@ def check_wrong_clips_are_named():
         tokenizer = None
 
     fails(lambda: part("nodes.adapters.prompt").check_clip(Stranger()), "Linear", "Qwen2.5-VL", "qwen_image")
+
+
+def check_clips_derived_from_qwen_images_are_named():
+    """HunyuanImage's and Kandinsky's hold the same Qwen2.5-VL, but other layers of it."""
+    for source in (hunyuan_image, kandinsky5):
+        model = source.te()(device="meta", dtype=torch.float32)
+        clip = SimpleNamespace(cond_stage_model=model, tokenizer=micro()[1].tokenizer)
+        fails(lambda clip=clip: part("nodes.adapters.prompt").check_clip(clip), source.__name__, "Qwen2.5-VL")
 
 
 def check_every_public_key_has_its_place():
