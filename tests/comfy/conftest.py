@@ -10,6 +10,7 @@ from pathlib import Path
 import comfy_server
 import numpy as np
 import pytest
+import reference
 import torch
 from PIL import Image
 
@@ -95,8 +96,11 @@ def inside(comfyui, tmp_path_factory) -> dict[str, dict]:
         "golden": str(ROOT / "tests/golden"),
         "micro": str(ROOT / "omnialpha/micro"),
         "scratch": str(scratch),
+        "reference": str(scratch / "reference"),
+        "tolerance": reference.TOLERANCE,
         **_published_shapes(),
     }
+    reference.write(scratch / "reference")
     _write_trained_lora(ROOT / "tests/golden/dit", scratch / "loras/trained.safetensors")
     (scratch / "job.json").write_text(json.dumps(job))
     base = scratch / "base"
