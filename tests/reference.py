@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 GOLDEN = Path(__file__).resolve().parent / "golden"
 CONFIG = json.loads((GOLDEN / "dit/scheduler/scheduler_config.json").read_text())
 
-# Largest difference of outputs: these runs end up to 1.3e-5 from diffusers', from sums in another order. Processors with
-# AMX multiply matrices with fewer digits, which makes up to 6e-5 in one forward pass.
+# Largest difference of outputs: these runs end up to 1.3e-5 from diffusers', as sums in another order do. Processors
+# with AMX multiply matrices with fewer digits, which makes up to 6e-5 in one forward pass.
 _PROCESSOR = Path("/proc/cpuinfo")
 TOLERANCE = 1e-4 if _PROCESSOR.is_file() and "amx_tile" in _PROCESSOR.read_text() else 2e-5
 
@@ -51,7 +51,11 @@ RUNS = {
     "a level that rounds": Run(1, (8, 32), ((8, 32),), 8, 3.0),
     "lora": Run(2, (16, 12), ((16, 12),), 8, 4.0, lora=True),
 }
+VISION = [151652, 151655, 151653]  # Qwen's ids for a picture's start, its place and its end
 PICTURES = {"wide": (16, 48), "tall": (80, 32)}  # (height, width) in pixels
+
+# (height, width) of the pictures in a prompt: one window of the vision tower and many, whole and cut ones.
+PROMPTS = {"one window": [(56, 56)], "cut windows": [(140, 308)], "several": [(56, 252), (308, 84), (112, 112)]}
 
 
 def shift(tokens: int, config: dict = CONFIG) -> float:
@@ -146,6 +150,47 @@ def vae(size: tuple[int, int]) -> dict[str, torch.Tensor]:
     return {"latent": mean, "decoded": ((stock.decode(mean).sample[0, :, 0] + 1) / 2).clamp(0, 1)}
 
 
+def text_encoder(folder: Path):
+    """The fixtures' tiny Qwen2.5-VL, by way of a folder in the key layout of the published checkpoints."""
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text((GOLDEN / "text/encoder/config.json").read_text())
+    weights = load_file(GOLDEN / "text/encoder/te_tiny.safetensors")
+    table = torch.zeros(152064, 48)
+    table[weights.pop("embed_rows.ids")] = weights.pop("embed_rows.weight")
+    weights["model.embed_tokens.weight"] = table
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def prompt(sizes: list[tuple[int, int]]) -> tuple[list[int], list[torch.Tensor]]:
+    """Token ids with one image token per picture, and uint8 pictures [H, W, 3] of those sizes."""
+    ids = load_file(GOLDEN / "text/embeddings.safetensors")["resized.ids"].flatten().tolist()
+    first, last = ids.index(VISION[0]), len(ids) - ids[::-1].index(VISION[2])
+    generator = torch.Generator().manual_seed(7)
+    pictures = [torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8) for size in sizes]
+    return ids[:first] + VISION * len(sizes) + ids[last:], pictures
+
+
+def prompts(folder: Path) -> dict[str, torch.Tensor]:
+    """{name}.ids, {name}.picture{i} and {name}.embeds [1, L, 48] of `PROMPTS`, the template's 64 tokens dropped.
+
+    The library's own: transformers' answer for such a prompt differs between its releases, see `omnialpha.text`.
+    """
+    from PIL import Image
+
+    from omnialpha.text import encode_ids
+
+    encoder, found = text_encoder(folder), {}
+    for name, sizes in PROMPTS.items():
+        ids, pictures = prompt(sizes)
+        embeds = encode_ids(encoder, ids, [Image.fromarray(picture.numpy()) for picture in pictures])
+        found |= {f"{name}.picture{i}": picture for i, picture in enumerate(pictures)}
+        found |= {f"{name}.ids": torch.tensor(ids), f"{name}.embeds": embeds[:, 64:].contiguous()}
+    return found
+
+
 def write(folder: Path) -> None:
     """Everything above as files, for a Python without diffusers."""
     folder.mkdir(parents=True)
@@ -166,3 +211,4 @@ def write(folder: Path) -> None:
     save_file(levels, folder / "sigmas.safetensors")
     save_file(runs, folder / "runs.safetensors", {name: json.dumps(vars(run)) for name, run in RUNS.items()})
     save_file(pictures, folder / "pictures.safetensors")
+    save_file(prompts(folder / "text_encoder"), folder / "prompts.safetensors")

@@ -80,7 +80,7 @@ def test_layers_equal_the_librarys(comfy, run_task, pipeline, request, family, r
         apart[(array[..., 3] == 0) != (wanted_array[..., 3].round() == 0), :3] = 0
         record_property("worst", float(apart.max()))
         print(f"{family}: worst {apart.max():.3f}/255, spread {array.std():.1f}")
-        assert apart.max() <= 3 and np.mean(apart <= 1) >= 0.999
+        assert apart.max() <= 0.6, "half a step is rounding; what is added to it comes from sums in another order"
         assert array.std() > 5, "a flat picture would prove nothing"
 
 

@@ -70,6 +70,22 @@ def check_pictures_of_other_shapes():
     return measured
 
 
+def check_prompts_with_pictures_of_other_shapes():
+    import checks_text
+
+    clip = part("nodes.adapters.window_order").in_picture_order(checks_text.golden_clip())
+    cases, measured = reference("prompts"), {}
+    for name in sorted({key.split(".")[0] for key in cases}):
+        case = {key.split(".", 1)[1]: t for key, t in cases.items() if key.split(".")[0] == name}
+        pictures = [case[key][None].float() / 255 for key in sorted(case) if key.startswith("picture")]
+        images = iter([{"type": "image", "data": picture, "original_type": "image"} for picture in pictures])
+        ids = case["ids"].tolist()
+        row = [(next(images) if token == checks_text.IMAGE_ID else token, 1.0) for token in ids]
+        measured[name] = worst(clip.encode_from_tokens({"qwen25_7b": [row]}), case["embeds"])
+    assert max(measured.values()) < TOLERANCE, measured
+    return measured
+
+
 def copied_micro(name: str) -> Path:
     """A copy of micro among the checkpoints to choose from."""
     import folder_paths
