@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference import TOLERANCE
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -17,8 +18,6 @@ from omnialpha.rope import install_rope
 from omnialpha.sequence import pack, unpack
 
 GOLDEN = Path(__file__).parent / "golden" / "dit"
-# Matrix products of CPUs with AMX round by up to 6e-5 here; a wrong position is off by .7 and more.
-TOLERANCE = 1e-4
 LORA = GOLDEN / "lora_rank4.safetensors"
 
 

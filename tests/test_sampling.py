@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import CONFIG, STEPS, TOKENS, scheduler, shift
 
 from omnialpha.errors import OmniAlphaError
 from omnialpha.sampling import Schedule, denoise, guide, initial_noise, model_time, sigmas
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG = json.loads((ROOT / "tests/golden/dit/scheduler/scheduler_config.json").read_text())
-
-
-def stock_scheduler(steps, mu, config=CONFIG):
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
-    with np.errstate(invalid="ignore"):  # one step divides 0 by 0
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
-    return scheduler
-
-
-def stock_sigmas(steps, mu, config=CONFIG):
-    return stock_scheduler(steps, mu, config).sigmas
-
-
-def stock_mu(tokens, config=CONFIG):
-    from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_shift
-
-    keys = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
-    return calculate_shift(tokens, *(config[key] for key in keys))
-
-
-STEPS = (1, 2, 3, 4, 8, 20, 28, 30, 40, 50, 100)
-TOKENS = (16, 64, 96, 256, 300, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 10240, 12288)
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -52,8 +26,8 @@ def test_sigmas_are_diffusers_bit_for_bit(steps):
     schedule = Schedule.from_config(CONFIG)
     assert schedule == Schedule()
     for tokens in TOKENS:
-        assert schedule.mu(tokens) == stock_mu(tokens)
-        found, expected = sigmas(steps, tokens, schedule), stock_sigmas(steps, stock_mu(tokens))
+        assert schedule.mu(tokens) == shift(tokens)
+        found, expected = sigmas(steps, tokens, schedule), scheduler(steps, tokens).sigmas
         assert found.dtype == torch.float32 and found.shape == (steps + 1,)
         assert torch.equal(found, expected) or (steps == 1 and expected[0].isnan()), tokens
         assert found[0] == 1 and found[-1] == 0
@@ -91,8 +65,7 @@ for steps in {STEPS}:
 def test_the_model_is_told_the_time_that_diffusers_tells_it(steps):
     """Its pipeline divides the scheduler's timesteps by 1000, which is not always the level that they were made of."""
     for tokens in TOKENS:
-        scheduler = stock_scheduler(steps, stock_mu(tokens))
-        assert torch.equal(model_time(sigmas(steps, tokens)[:-1]), scheduler.timesteps / 1000)
+        assert torch.equal(model_time(sigmas(steps, tokens)[:-1]), scheduler(steps, tokens).timesteps / 1000)
 
 
 def test_one_step_goes_all_the_way():
@@ -119,14 +92,14 @@ def test_static_shift_equals_diffusers():
     assert schedule.terminal is None
     for tokens in (256, 9000):
         for steps in STEPS:
-            assert torch.equal(sigmas(steps, tokens, schedule), stock_sigmas(steps, None, config))
+            assert torch.equal(sigmas(steps, tokens, schedule), scheduler(steps, tokens, config).sigmas)
 
 
 def test_other_shifts_equal_diffusers():
     config = CONFIG | {"base_shift": 0.3, "max_shift": 1.2, "shift_terminal": 0.1, "base_image_seq_len": 64}
     schedule = Schedule.from_config(config)
     for steps in STEPS[1:]:
-        assert torch.equal(sigmas(steps, 1000, schedule), stock_sigmas(steps, stock_mu(1000, config), config))
+        assert torch.equal(sigmas(steps, 1000, schedule), scheduler(steps, 1000, config).sigmas)
 
 
 def test_absent_keys_are_qwen_images():
@@ -214,17 +187,14 @@ def test_euler_is_exact_on_straight_paths(steps):
 
 
 def test_euler_equals_diffusers_steps():
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     def velocity(x, sigma):
         return torch.sin(x * 3) + sigma
 
-    scheduler = FlowMatchEulerDiscreteScheduler.from_config(CONFIG)
-    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / 6, 6), mu=stock_mu(700))
-    x = noise = torch.randn(1, 16, 1, 4, 4)
-    for t in scheduler.timesteps:
-        x = scheduler.step(velocity(x, t / 1000), t, x, return_dict=False)[0]
-    torch.testing.assert_close(denoise(velocity, noise, sigmas(6, 700)), x, atol=1e-5, rtol=0)
+    x = noise = initial_noise(0, 1, 4, 4)
+    stock = scheduler(6, 700)
+    for sigma, t in zip(stock.sigmas, stock.timesteps, strict=False):
+        x = stock.step(velocity(x, sigma), t, x, return_dict=False)[0]
+    assert torch.equal(denoise(velocity, noise, sigmas(6, 700)), x)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from omnialpha import text
 from omnialpha.errors import OmniAlphaError
@@ -22,17 +22,7 @@ IM_START, USER = 151644, (872, 198)  # Qwen's ids for "<|im_start|>" and "user\n
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """The fixture's tiny Qwen2.5-VL, loaded from a folder in the key layout of the published checkpoints."""
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
-    folder = tmp_path_factory.mktemp("encoder")
-    (folder / "config.json").write_text((GOLDEN / "encoder" / "config.json").read_text())
-    weights = load_file(GOLDEN / "encoder" / "te_tiny.safetensors")
-    table = torch.zeros(152064, 48)
-    table[weights.pop("embed_rows.ids")] = weights.pop("embed_rows.weight")
-    weights["model.embed_tokens.weight"] = table
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    return reference.text_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture(scope="module")

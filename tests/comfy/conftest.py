@@ -10,6 +10,7 @@ from pathlib import Path
 import comfy_server
 import numpy as np
 import pytest
+import reference
 import torch
 from PIL import Image
 
@@ -90,8 +91,10 @@ def pipeline():
 def inside(run_inside, tmp_path_factory, comfyui) -> dict[str, dict]:
     """What the checks of `inside/` found: name -> {"error", "measured"}. They share one process per ComfyUI."""
     scratch = tmp_path_factory.mktemp("inside")
+    reference.write(scratch / "reference")
     _write_trained_lora(ROOT / "tests/golden/dit", scratch / "loras/trained.safetensors")
-    return run_inside(comfyui, scratch, **_published_shapes())
+    known = {"reference": str(scratch / "reference"), "tolerance": reference.TOLERANCE}
+    return run_inside(comfyui, scratch, **known, **_published_shapes())
 
 
 @pytest.fixture(scope="session")

@@ -76,10 +76,11 @@ def test_layers_equal_the_librarys(comfy, run_task, pipeline, request, family, r
         assert array.shape == (*layer.shape[1:], 4)
         wanted_array = layer.movedim(0, -1).numpy() * 255
         apart = np.abs(array.astype(float) - wanted_array)
-        apart[wanted_array[..., 3] < 0.5, :3] = 0  # nobody sees the colour, and rounding decides whether there is one
+        # Where rounding gives one of the two its first step of alpha, the other has no colour yet.
+        apart[(array[..., 3] == 0) != (wanted_array[..., 3].round() == 0), :3] = 0
         record_property("worst", float(apart.max()))
         print(f"{family}: worst {apart.max():.3f}/255, spread {array.std():.1f}")
-        assert apart.max() <= 3 and np.mean(apart <= 1) >= 0.999
+        assert apart.max() <= 0.6, "half a step is rounding; what is added to it comes from sums in another order"
         assert array.std() > 5, "a flat picture would prove nothing"
 
 
