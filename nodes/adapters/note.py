@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from ...omnialpha.errors import readable
 
-# Frontends show notes as HTML, some with the scripts in it, and make a link of [[words|address]]. Look-alikes rather than
-# entities: other frontends, and our own web/, show notes as plain text.
+# Frontends show notes as HTML, some with the scripts in it, and make a link of [[words|address]]. Look-alikes rather
+# than entities: other frontends, and our own web/, show notes as plain text.
 _LOOKALIKES = str.maketrans({"<": "‹", ">": "›", "|": "¦"})
 
 

@@ -32,7 +32,7 @@ TEXTS = {
     },
     "parsed, with errors in words": {"OmniAlphaEditLayers.order", "OmniAlphaCompositeLayers.colour"},
 }  # fmt: skip
-ELSEWHERE = ("../../elsewhere/it", "{outside}/it", "a/../../../elsewhere/it", "\\\\machine\\share\\it", "C:\\it", "it\0")
+ELSEWHERE = ("../../elsewhere/it", "{outside}/it", "a/../../../elsewhere/it", "\\\\pc\\share\\it", "C:\\it", "it\0")
 TAG = "<img src=x onerror=alert(1)>"
 
 
