@@ -5,7 +5,7 @@ from comfy_api.v0_0_2 import io
 
 from ..omnialpha import layers as operations
 from .adapters.images import to_image, to_layers, transparency
-from .adapters.inputs import OPAQUE, TRANSPARENT, clean_input
+from .adapters.inputs import OPAQUE, TRANSPARENT, clean_input, white_is_transparent
 from .adapters.wires import CATEGORY
 
 
@@ -47,5 +47,6 @@ class OmniAlphaAlpha(io.ComfyNode):
         layers = [operations.snap_alpha(x, transparent_to, opaque_from) for x in to_layers(layers, "The layers")]
         if clean_hidden:
             layers = [operations.clean_hidden(layer) for layer in layers]
-        mask = transparency(layers) if mask_polarity == TRANSPARENT else torch.stack([layer[3] for layer in layers])
+        transparent = white_is_transparent(mask_polarity)
+        mask = transparency(layers) if transparent else torch.stack([layer[3] for layer in layers])
         return io.NodeOutput(to_image(layers), mask)

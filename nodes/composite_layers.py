@@ -6,6 +6,7 @@ from PIL import ImageColor
 from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.layers import flatten, opaque, squares
 from .adapters.images import to_bytes_exactly, to_image, to_layers
+from .adapters.inputs import chosen
 from .adapters.wires import CATEGORY
 
 BACKGROUNDS = ("transparent", "white", "black", "checkerboard", "colour")
@@ -53,6 +54,7 @@ class OmniAlphaCompositeLayers(io.ComfyNode):
 
     @classmethod
     def execute(cls, layers, background, colour="#808080", image=None, linear_light=False) -> io.NodeOutput:
+        chosen(background, BACKGROUNDS, "background")
         layers = to_layers(layers, "The layers")
         backs = [[back] for back in to_layers(image, "The picture behind")] if image is not None else [[]]
         rgb = (

@@ -5,7 +5,7 @@ from comfy_api.v0_0_2 import io
 
 from ..omnialpha import layers as operations
 from .adapters.images import check_same_size, is_stand_in, to_image, to_layers, to_planes
-from .adapters.inputs import TRANSPARENT, clean_input, one_each, polarity_input
+from .adapters.inputs import TRANSPARENT, clean_input, one_each, polarity_input, white_is_transparent
 from .adapters.wires import CATEGORY
 
 
@@ -48,9 +48,10 @@ class OmniAlphaLayer(io.ComfyNode):
 
 
 def _with_alpha(layers: list, planes: list, polarity: str) -> list:
+    transparent = white_is_transparent(polarity)
     planes = one_each(planes, len(layers), "mask", "picture")
     alphas = [check_same_size(plane, layer, "The mask") for plane, layer in zip(planes, layers, strict=True)]
     return [
-        torch.cat([layer[:3], (1 - alpha if polarity == TRANSPARENT else alpha)[None].to(layer.device)])
+        torch.cat([layer[:3], (1 - alpha if transparent else alpha)[None].to(layer.device)])
         for layer, alpha in zip(layers, alphas, strict=True)
     ]

@@ -3,6 +3,7 @@
 from comfy_api.v0_0_2 import io
 
 from .adapters import guidance, positions
+from .adapters.inputs import chosen
 from .adapters.wires import CATEGORY
 
 AXES = {"MSRoPE-BiL": "bil", "2D (experiment)": "2d"}
@@ -40,7 +41,7 @@ class OmniAlphaPatchModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, rescale_guidance, layer_axis) -> io.NodeOutput:
-        patched = positions.install(model, AXES[layer_axis])
+        patched = positions.install(model, AXES[chosen(layer_axis, AXES, "layer_axis")])
         if rescale_guidance:
             guidance.install(patched)
         return io.NodeOutput(patched)

@@ -15,8 +15,8 @@ from ..omnialpha.tasks import ROLES, TASKS, Task, by_family, get_task
 from .adapters import layer_vae
 from .adapters.conditioning import condition
 from .adapters.images import check_same_size, one_picture, to_bytes_exactly, to_image, to_planes, transparency
-from .adapters.inputs import explicit_size, fit_input, mask_output, size_inputs, snap_input, steps_input
-from .adapters.note import show_note
+from .adapters.inputs import chosen, explicit_size, fit_input, mask_output, size_inputs, snap_input, steps_input
+from .adapters.note import plain, show_note
 from .adapters.preview import previewer
 from .adapters.sampling import empty_latent, ensure_patched, sample
 from .adapters.settings import settings_of
@@ -114,6 +114,7 @@ class OmniAlphaTask(io.ComfyNode):
         cls, model, clip, vae, task, text, instruction, seed, steps, guidance, sampler, fit,
         image=None, guide=None, negative="", width=0, height=0, snap_alpha=False,
     ) -> io.NodeOutput:  # fmt: skip
+        chosen(sampler, comfy.samplers.SAMPLER_NAMES, "sampler")
         model = ensure_patched(model)
         settings = settings_of(model, clip.patcher, vae.patcher)
         request = _plan(
@@ -166,7 +167,7 @@ def _plan(settings: Settings, node_id, task: str, image, guide, text: str, instr
         request = plan(settings, task, instruction, images, plane, text, **options)
     doubts = [str(one.message) for one in caught if issubclass(one.category, OmniAlphaWarning)]
     for doubt in doubts:
-        logging.warning("OmniAlpha Task: %s", doubt)
+        logging.warning("OmniAlpha Task: %s", plain(doubt))  # the page shows the log
     show_note(node_id, "\n".join(doubts))
     return request
 

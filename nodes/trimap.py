@@ -7,7 +7,7 @@ from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.layers import grey_layer, trimap
 from .adapters.files import save_layers
 from .adapters.images import to_image, to_layers, to_planes
-from .adapters.inputs import OPAQUE, TRANSPARENT, polarity_input
+from .adapters.inputs import OPAQUE, polarity_input, white_is_transparent
 from .adapters.wires import CATEGORY
 
 
@@ -48,7 +48,7 @@ class OmniAlphaTrimap(io.ComfyNode):
     def execute(cls, layers=None, mask=None, mask_polarity=OPAQUE, width=10) -> io.NodeOutput:
         if mask is not None:
             planes = to_planes(mask)
-            planes = [1 - plane for plane in planes] if mask_polarity == TRANSPARENT else planes
+            planes = [1 - plane for plane in planes] if white_is_transparent(mask_polarity) else planes
         elif layers is not None:
             planes = [layer[3] for layer in to_layers(layers, "The layers")]
         else:

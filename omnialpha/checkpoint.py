@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import OmniAlphaError
+from .foreign_code import refuse_code
 
 if TYPE_CHECKING:
     import torch
@@ -70,8 +71,9 @@ def check_folder(folder: Path, vae_elsewhere: bool = False) -> None:
         vae_elsewhere: the VAE comes from another path, so the folder need not have one.
 
     Raises:
-        OmniAlphaError: naming every missing part.
+        OmniAlphaError: naming every missing part, or settings that ask for code.
     """
+    refuse_code(folder)
     lacking = [part for part in missing_parts(folder) if not (vae_elsewhere and part.startswith("vae/"))]
     if lacking:
         raise OmniAlphaError(

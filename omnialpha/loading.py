@@ -13,6 +13,7 @@ import torch
 
 from .checkpoint import TensorInfo, load_tensors, read_headers
 from .errors import OmniAlphaError
+from .foreign_code import open_tokenizer, refuse_code
 from .rope import install_rope
 from .settings import read_json
 
@@ -154,17 +155,19 @@ def load_text_encoder(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     """Qwen2_5_VLForConditionalGeneration of a checkpoint, in evaluation mode.
 
     Raises:
-        OmniAlphaError: weights are missing or do not fit.
+        OmniAlphaError: weights are missing or do not fit, or the settings ask for code.
     """
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     path = folder / "text_encoder"
+    refuse_code(path)
     read_headers(path)  # a cut-off file is named as one
     try:
         config = Qwen2_5_VLConfig.from_dict(_for_any_transformers(read_json(path / "config.json")))
         model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            path, config=config, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
+            path, config=config, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+            output_loading_info=True,
+        )  # fmt: skip
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise OmniAlphaError(f"The text encoder in {path} cannot be loaded: {str(error).strip()}") from error
     # The head that turns states into words is never used here, and often tied to the embeddings rather than stored.
@@ -196,17 +199,12 @@ def load_tokenizer(folder: Path):
     """The tokenizer of a checkpoint.
 
     Raises:
-        OmniAlphaError: unreadable files, or a tokenizer without the template's special tokens.
+        OmniAlphaError: unreadable files, code beside them, or a tokenizer without the template's special tokens.
     """
-    from transformers import AutoTokenizer
-
     from .text import IMAGE, START
 
     path = folder / "tokenizer"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises bare Exceptions for damaged files
-        raise OmniAlphaError(f"The tokenizer in {path} cannot be loaded: {str(error).strip()}") from error
+    tokenizer = open_tokenizer(path)
     lacking = [token for token in (START, IMAGE) if token not in tokenizer.get_vocab()]
     if lacking:
         raise OmniAlphaError(f"The tokenizer in {path} does not know {' and '.join(lacking)}; it is not Qwen2.5-VL's.")

@@ -17,12 +17,10 @@ from torch import Tensor
 
 from .checks import check_finite, check_layer
 from .errors import OmniAlphaError
+from .files.opening import FORMATS, open_picture
 
 # 8192 x 8192, a gigabyte as a float32 layer.
 MAX_PIXELS = 2**26
-
-# Formats that PIL hands to another program or that hold no pixels.
-_REFUSED_FORMATS = ("EPS", "WMF", "EMF")
 
 # PIL cuts 16-bit colour to its high bytes: read the other way round it gives the low bytes. Grey with alpha has no such
 # twin, but read as 8-bit RGBA it is (grey high, grey low, alpha high, alpha low). "N" is the machine's own byte order.
@@ -36,8 +34,9 @@ for _mode in ("RGB;16", "RGBA;16"):
 def read_layer(path: str | os.PathLike) -> Tensor:
     """A picture file as a layer.
 
-    Reads what PIL reads: the first frame of animations, turned upright as its EXIF data says; grey, palette and CMYK
-    pictures become RGB, missing alpha is 1, and 16-bit files keep their precision. Colour profiles are not applied.
+    Reads the formats of `files.opening`, whatever the file is called: the first frame of animations, turned upright as
+    its EXIF data says; grey, palette and CMYK pictures become RGB, missing alpha is 1, and 16-bit files keep their
+    precision. Colour profiles are not applied.
 
     Args:
         path: the file.
@@ -147,19 +146,17 @@ def write_layer(layer: Tensor, path: str | os.PathLike, text: Mapping[str, str] 
 def _open(source, path: str | Path) -> Image.Image:
     """The first picture of a file, not yet decoded; messages call it `path`."""
     try:
-        image = Image.open(source)
+        image = open_picture(source)
     except Image.DecompressionBombError as error:
         raise OmniAlphaError(f"{path} is too large: {error} {_limit()}") from error
     except Exception as error:  # PIL's readers raise about anything on damaged files
-        raise OmniAlphaError(f"{path} is not a picture that can be read, or it is damaged ({error}).") from error
-    problem = None
-    if image.format in _REFUSED_FORMATS:
-        problem = f"{path} is a drawing ({image.format}), not a picture. Export it as PNG."
-    elif image.width * image.height > MAX_PIXELS:
-        problem = f"{path} is too large: {image.width}x{image.height} pixels. {_limit()}"
-    if problem:
+        raise OmniAlphaError(
+            f"{path} is not a picture that can be read, or it is damaged ({error}). Expected one of: "
+            f"{', '.join(FORMATS)}."
+        ) from error
+    if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise OmniAlphaError(problem)
+        raise OmniAlphaError(f"{path} is too large: {image.width}x{image.height} pixels. {_limit()}")
     return image
 
 

@@ -47,7 +47,8 @@ def lowest_constraints(folder: Path) -> Path:
     bounds = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if ">=" in line]
     torch = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch==")]
     path = folder / "lowest.txt"
-    path.write_text("\n".join([line.replace(">=", "==") for line in bounds if not line.startswith("torch>=")] + torch))
+    exact = [line.replace(">=", "==", 1) for line in bounds if not line.startswith("torch>=")]  # the first: not markers
+    path.write_text("\n".join(exact + torch))
     return path
 
 

@@ -8,10 +8,17 @@ const NODE = 'OmniAlphaLoadLayers';
 const ACCEPT = 'image/*,.psd,.psb,.ora';
 const isLayered = (name) => /\.(psd|psb|ora)( \[\w+\])?$/i.test(name); // [output]: of another folder than the input's
 
-/** Let the frontend upload files and choose what came of them; a layered file goes under a type it takes for a picture. */
+const isMarkup = (name) => /[<>]/.test(name); // classic nodes show lists of names as HTML
+
+/**
+ * Let the frontend upload files and choose what came of them; a layered file goes under a type it takes for a picture,
+ * and none under a name that is HTML.
+ */
 function upload(node, files) {
-  return node.pasteFiles(files.map((file) => (!isLayered(file.name) ? file
-    : new File([file], file.name, { type: 'image/vnd.adobe.photoshop', lastModified: file.lastModified }))));
+  return node.pasteFiles(files.map((file) => (!isLayered(file.name) && !isMarkup(file.name) ? file
+    : new File([file], file.name.replace(/[<>]/g, '_'), {
+      type: isLayered(file.name) ? 'image/vnd.adobe.photoshop' : file.type, lastModified: file.lastModified,
+    }))));
 }
 
 /** What the upload button does. The node keeps the field, as browsers forget one that nothing holds while they ask. */
@@ -65,9 +72,11 @@ app.registerExtension({
     });
     const drop = node.onDragDrop;
     node.onDragDrop = function (event, ...more) {
-      const layered = [...(event?.dataTransfer?.files ?? [])].filter((file) => isLayered(file.name));
-      if (!layered.length) return drop?.call(this, event, ...more);
-      upload(node, layered);
+      const files = [...(event?.dataTransfer?.files ?? [])];
+      const layered = files.filter((file) => isLayered(file.name));
+      const ours = layered.length ? layered : files.filter((file) => isMarkup(file.name));
+      if (!ours.length) return drop?.call(this, event, ...more);
+      upload(node, ours);
       return true; // taken: the frontend need not look for a workflow in it
     };
   },

@@ -65,7 +65,7 @@ function addViewer(node) {
 /** Vue nodes that undo makes anew may go on showing the element of the node that was there before. */
 function takePlace({ id, graph }, element) {
   if (element.isConnected || graph !== app.canvas?.graph) return;
-  document.querySelector(`[data-node-id="${id}"] .omnialpha-viewer`)?.replaceWith(element);
+  document.querySelector(`[data-node-id="${CSS.escape(id)}"] .omnialpha-viewer`)?.replaceWith(element);
 }
 
 /** Run `extra` after a method of an object, with the same arguments. */

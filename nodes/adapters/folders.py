@@ -1,4 +1,8 @@
-"""Where checkpoints and VAEs lie: models/omnialpha (and wherever extra_model_paths.yaml puts it), and models/vae."""
+"""Where checkpoints and VAEs lie: models/omnialpha (and wherever extra_model_paths.yaml puts it), and models/vae.
+
+Only what a loader's list offers is loaded. ComfyUI holds a name against that list where it was typed, and lets it pass
+unseen where it arrives by a link. Links on the disk that lead elsewhere are followed: artists keep their models so.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import folder_paths
 
 from ...omnialpha.checkpoint import MICRO, find_checkpoint
 from ...omnialpha.errors import OmniAlphaError
+from .note import listable
 
 NAME = "omnialpha"
 
@@ -28,42 +33,47 @@ def checkpoint_names() -> list[str]:
         for pattern in ("*/transformer/config.json", "*/*/transformer/config.json")
         for config in root.glob(pattern)
     }
-    return [MICRO, *sorted(found)]
+    return [MICRO, *listable(sorted(found))]
 
 
 def checkpoint_folder(name: str) -> Path:
     """The folder of a checkpoint of `checkpoint_names`.
 
     Raises:
-        OmniAlphaError: it is gone.
+        OmniAlphaError: it is none of them, or gone.
     """
     if name == MICRO:
         return find_checkpoint(MICRO)
-    for root in _roots():
-        if (root / name).is_dir():
-            return root / name
-    raise OmniAlphaError(f"There is no checkpoint folder '{name}' under models/{NAME} any more. Refresh the node.")
+    if name in checkpoint_names():
+        return next(root / name for root in _roots() if (root / name).is_dir())
+    raise OmniAlphaError(
+        f"There is no checkpoint folder '{name}' under models/{NAME}, or not any more. Expected a name that the node "
+        f"offers, no path to elsewhere. Refresh the node and choose one."
+    )
 
 
 def vae_names() -> list[str]:
     """VAE files to choose from: models/vae, then those of models/omnialpha (as "omnialpha/...")."""
     ours = [name for name in folder_paths.get_filename_list(NAME) if "vae" in name.lower()]
     stock = [name for name in folder_paths.get_filename_list("vae") if name.endswith(".safetensors")]
-    return [*stock, *(f"{NAME}/{Path(name).as_posix()}" for name in ours)]
+    return listable([*stock, *(f"{NAME}/{Path(name).as_posix()}" for name in ours)])
 
 
 def vae_path(name: str) -> Path:
     """The file of a VAE of `vae_names`.
 
     Raises:
-        OmniAlphaError: it is gone.
+        OmniAlphaError: it is none of them, or gone.
     """
-    path = folder_paths.get_full_path("vae", name)
-    if path is None and name.startswith(f"{NAME}/"):
-        path = folder_paths.get_full_path(NAME, name.removeprefix(f"{NAME}/"))
+    path = None
+    if name in vae_names():
+        path = folder_paths.get_full_path("vae", name)
+        if path is None and name.startswith(f"{NAME}/"):
+            path = folder_paths.get_full_path(NAME, name.removeprefix(f"{NAME}/"))
     if path is None:
         raise OmniAlphaError(
-            f"There is no VAE file '{name}' under models/vae or models/{NAME} any more. Refresh the node."
+            f"There is no VAE file '{name}' under models/vae or models/{NAME}, or not any more. Expected a name that "
+            f"the node offers, no path to elsewhere. Refresh the node and choose one."
         )
     return Path(path)
 

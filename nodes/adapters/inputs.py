@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from comfy_api.v0_0_2 import io
 
 from ...omnialpha.errors import OmniAlphaError
@@ -86,6 +88,22 @@ def one_each(found: list, count: int, name: str, per: str) -> list:
     if len(found) not in (1, count):
         raise OmniAlphaError(f"{len(found)} {name}s for {count} {per}s; give one {name}, or one per {per}.")
     return found * count if len(found) == 1 else found
+
+
+def chosen(value: str, options: Container[str], name: str) -> str:
+    """`value` of a list input, once more: ComfyUI lets what arrives by a link pass unseen.
+
+    Raises:
+        OmniAlphaError: it is none of the options.
+    """
+    if value not in options:
+        raise OmniAlphaError(f"{name} is {value!r}; expected one of: {', '.join(options)}.")
+    return value
+
+
+def white_is_transparent(polarity: str) -> bool:
+    """What a `polarity_input` says. Raises OmniAlphaError where it says neither."""
+    return chosen(polarity, (TRANSPARENT, OPAQUE), "mask_polarity") == TRANSPARENT
 
 
 def polarity_input(default: str = TRANSPARENT) -> io.Combo.Input:

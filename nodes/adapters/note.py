@@ -2,6 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
+from ...omnialpha.errors import readable
+
+# Frontends show notes as HTML, some with the scripts in it, and make a link of [[words|address]]. Look-alikes rather
+# than entities: other frontends, and our own web/, show notes as plain text.
+_LOOKALIKES = str.maketrans({"<": "‹", ">": "›", "|": "¦"})
+
+
+def plain(text: str) -> str:
+    """A text in which nothing is markup. Names in files, in it, come from strangers."""
+    return re.sub(r"&(?=#|\w)", "＆", readable(text).translate(_LOOKALIKES))
+
+
+def listable(names: Iterable[str]) -> list[str]:
+    """Those names of files that may stand in a node's list: frontends show lists as HTML, too, and a tag needs a <.
+
+    The others are not renamed, as what is chosen has to be what the file is called.
+    """
+    return [name for name in names if "<" not in name]
+
 
 def show_note(node_id: str | None, text: str) -> None:
     """Show a text on a node in the browser; nothing where there is no server, no node or no text."""
@@ -10,4 +32,4 @@ def show_note(node_id: str | None, text: str) -> None:
     from server import PromptServer
 
     if (server := getattr(PromptServer, "instance", None)) is not None:
-        server.send_progress_text(text, node_id)
+        server.send_progress_text(plain(text), node_id)

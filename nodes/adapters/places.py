@@ -7,36 +7,43 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import ModuleType
 
 import folder_paths
 
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.files.formats import PICTURES, READERS, natural
+from .inputs import chosen
+from .note import listable
 
 SOURCES = ("input", "output")
 ENDINGS = (*READERS, *PICTURES)
 
 
 def root(source: str) -> str:
-    """The folder of that name, one of `SOURCES`."""
+    """The folder of that name, one of `SOURCES`. Raises OmniAlphaError for any other."""
+    chosen(source, SOURCES, "source")
     return folder_paths.get_input_directory() if source == "input" else folder_paths.get_output_directory()
 
 
-def confined(name: str, base: str) -> Path:
-    """`name` below the folder `base`.
+def confined(name: str, base: str, rules: ModuleType = os.path) -> Path:
+    """`name` below the folder `base`. Nothing is looked up: on Windows, looking at another machine tells it who asks.
+
+    Args:
+        rules: `ntpath` for Windows' spellings (drives, other machines, devices), `posixpath` for all others'.
 
     Raises:
         OmniAlphaError: it leads out of that folder.
     """
-    base = os.path.abspath(base)
-    path = os.path.abspath(os.path.join(base, name))
+    base = rules.abspath(base)
+    path = rules.abspath(rules.join(base, name))
     try:
-        inside = "\0" not in name and os.path.commonpath((base, path)) == base
+        inside = "\0" not in name and rules.commonpath((base, path)) == base
     except ValueError:  # another drive
         inside = False
     if not inside:
         raise OmniAlphaError(
-            f"'{name}' lies outside ComfyUI's {os.path.basename(base)} folder, which is refused. Give a path within it."
+            f"'{name}' lies outside ComfyUI's {rules.basename(base)} folder, which is refused. Give a path within it."
         )
     return Path(path)
 
@@ -45,7 +52,7 @@ def input_files() -> list[str]:
     """Pictures and layered files to choose from: those directly in the input folder."""
     folder = Path(folder_paths.get_input_directory())
     files = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file()]
-    return [path.name for path in sorted(files, key=natural)]
+    return listable(path.name for path in sorted(files, key=natural))
 
 
 def input_file(name: str) -> Path:

@@ -52,8 +52,11 @@ def save_stack(
 
 def _place(prefix: str, stack: Stack) -> tuple[str, str, int, str]:
     """(folder, file name, next number, subfolder) for a prefix."""
-    if os.path.basename(os.path.normpath(prefix)) in ("", ".", "..") or "\0" in prefix or prefix.endswith(("/", "\\")):
-        raise OmniAlphaError(f"'{prefix}' names no file. Give a name such as 'OmniAlpha' or 'folder/name'.")
+    unnamed = os.path.basename(os.path.normpath(prefix)) in ("", ".", "..") or prefix.endswith(("/", "\\"))
+    if unnamed or set("<>\0") & set(prefix):  # < and >: what is written is listed in pages
+        raise OmniAlphaError(
+            f"'{prefix}' names no file. Give a name such as 'OmniAlpha' or 'folder/name', without < and >."
+        )
     h, w = stack.size
     try:
         return folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory(), w, h)[:4]

@@ -24,6 +24,7 @@ from torch import nn
 
 from ...omnialpha.checkpoint import load_tensors
 from ...omnialpha.errors import OmniAlphaError
+from ...omnialpha.foreign_code import open_tokenizer
 from ...omnialpha.settings import read_json
 from ...omnialpha.text import IMAGE, START, user_start
 from .precision import in_precision
@@ -102,14 +103,9 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     """The vocabulary in a tokenizer folder.
 
     Raises:
-        OmniAlphaError: not a tokenizer folder, or one without Qwen2.5-VL's special tokens.
+        OmniAlphaError: not a tokenizer folder, one that asks for code, or one without Qwen2.5-VL's special tokens.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise OmniAlphaError(f"{folder} is not a tokenizer folder: {error}") from error
+    tokenizer = open_tokenizer(folder)
     vocabulary = tokenizer.get_vocab()
     if absent := [token for token in (START, IMAGE) if token not in vocabulary]:
         raise OmniAlphaError(f"The tokenizer in {folder} does not know {', '.join(absent)}; it is not a Qwen2.5-VL's.")

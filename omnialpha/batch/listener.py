@@ -51,7 +51,9 @@ class Listener:
         while not self._stopped.is_set():
             self._socket = None
             with contextlib.suppress(OSError, ValueError, websocket.WebSocketException):
-                self._socket = websocket.create_connection(self.url, header=self.headers, timeout=SILENCE)
+                self._socket = websocket.create_connection(
+                    self.url, header=self.headers, timeout=SILENCE, redirect_limit=0
+                )  # what else is to be known is asked over HTTP
                 self._listen(websocket)
             if self._socket is not None:
                 self._socket.shutdown()

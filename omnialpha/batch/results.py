@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import OmniAlphaError
+from ..files.opening import open_picture
 from . import remote
 from .jobs import Job, sha256
 from .journal import Journal, Result
@@ -180,7 +181,7 @@ def check(part: Path, name: str) -> None:
             from PIL import Image
 
             try:
-                with Image.open(part) as image:
+                with open_picture(part) as image:
                     image.load()
             except Image.DecompressionBombError:
                 return  # it opened, and is larger than PIL likes to decode

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from ..errors import OmniAlphaError
 from .outcome import Output, refusal
@@ -53,19 +53,19 @@ class Server:
 
     Args:
         url: `http://127.0.0.1:8188`, `https://host/path`, with `user:password@` if need be.
-        headers: sent with each request, the websocket's too.
+        headers: sent with each request, the websocket's too, and to this address alone: what redirects elsewhere is
+            not followed.
 
     Raises:
         OmniAlphaError: no such address, or the packages are missing.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None, folder: str = "omnialpha-batch"):
-        requests = _requests()
         self.address = clean_url(url)
         self.folder = folder
         self.headers = dict(headers or {})
         self._limit: Any = _UNKNOWN
-        self._session = requests.Session()
+        self._session = _session()
         self._session.headers.update(self.headers)
 
     @property
@@ -226,6 +226,36 @@ class Server:
         if code >= 500 or code in DOWN:
             raise ServerTrouble(f"{self.name} answered {code} to {path}: {answer.text[:300]}", code not in DOWN)
         return answer
+
+
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port of an address: what the web takes for one and the same server. Raises ValueError."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _session():
+    """A requests session that never takes headers, cookies or files to another server than it was sent to."""
+    requests = _requests()
+
+    class Session(requests.Session):
+        def get_redirect_target(self, resp):
+            target = super().get_redirect_target(resp)
+            if target is None:
+                return None
+            try:
+                whole = urljoin(resp.url, target)
+                same, place = origin(whole) == origin(resp.url), public_url(whole)[:200]
+            except ValueError:
+                same, place = False, "no address"
+            if not same:
+                raise ServerClosed(
+                    f"{public_url(resp.url)} answered {resp.status_code} and sends us on to another server ({place}). "
+                    f"Nothing is sent there unasked. Give that address if it is the one you mean."
+                )
+            return target
+
+    return Session()
 
 
 def _size(path: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import OmniAlphaError
+from ..files.opening import open_picture
 from .compose import premultiplied, unpremultiply
 
 Layers = dict[str, np.ndarray]
@@ -48,7 +49,7 @@ def _jpeg(layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     buffer = io.BytesIO()
     picture = Image.fromarray((layer[..., :3] * 255).round().astype(np.uint8))
     picture.save(buffer, "JPEG", quality=int(rng.integers(60, 95)))
-    return np.concatenate([np.asarray(Image.open(buffer), np.float32) / 255, layer[..., 3:]], -1)
+    return np.concatenate([np.asarray(open_picture(buffer), np.float32) / 255, layer[..., 3:]], -1)
 
 
 def _soften(layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:

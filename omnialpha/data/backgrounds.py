@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import OmniAlphaError
+from ..files.opening import open_picture
 from .captions import Captions
 from .objects import pick, split_by_hash
 
@@ -60,7 +61,7 @@ def _decode(source: Path | str, side: int) -> Image.Image:
 
         return Image.fromarray(getattr(skimage.data, source)()).convert("RGB")
     try:
-        with Image.open(source) as image:
+        with open_picture(source) as image:
             image.draft("RGB", (side, side))
             image = image.convert("RGB")
     except Exception as error:  # PIL's readers raise about anything on damaged files

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import OmniAlphaError
+from ..files.opening import open_picture
 from .backgrounds import HELD_OUT, PHOTOS, crop_photo, draw_texture, load_photos
 from .objects import IMAGES, find_objects
 
@@ -34,7 +35,7 @@ def write_demo_pictures(node_modules: Path, out: Path, seed: int = 7) -> None:
     for index, name in enumerate(OBJECTS, 1):
         if name not in held_out:
             raise OmniAlphaError(f"'{name}' is not among the held-out objects; choose from: {', '.join(held_out)}.")
-        image = Image.open(held_out[name]).convert("RGBA")
+        image = open_picture(held_out[name]).convert("RGBA")
         image = image.crop(image.getchannel("A").getbbox())
         image.thumbnail((SIDE, SIDE))
         stem = f"{index:02d}-{name.replace(' ', '-')}"

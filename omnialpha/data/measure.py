@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import OmniAlphaError
+from ..files.opening import open_picture
 from .compose import composite, over
 from .examples import read_rgba
 from .parallel import spread, write_atomically
@@ -102,7 +103,7 @@ def measure(record: Record, stamp: str = "") -> Measures:
         return Measures(record.id, stamp, f"sizes differ: {', '.join(sizes)}")
     stack = isinstance(record, Stack)
     for path in record.layers[1:] if stack else [record.pictures["foreground"]]:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             if not image.has_transparency_data:
                 return Measures(record.id, stamp, f"no alpha channel: {path.name} is a plain picture")
     if stack:

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import OmniAlphaError
+from ..files.opening import open_picture
 from .captions import Captions
 
 T = TypeVar("T")
@@ -137,7 +138,7 @@ def open_object(entry: ObjectFile) -> Image.Image:
     if entry.glyph:
         return _draw_glyph(entry)
     try:
-        with Image.open(entry.path) as image:
+        with open_picture(entry.path) as image:
             pixels, transparent = image.convert("RGBA"), image.has_transparency_data
     except Exception as error:  # PIL's readers raise about anything on damaged files
         raise OmniAlphaError(f"{entry.path} cannot be read as a picture: {error}") from error

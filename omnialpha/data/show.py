@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from ..files.opening import open_picture
 from ..sheet import Sheet
 from ..tasks import TASKS
 from .examples import derive, tasks_of, words_of
@@ -62,7 +62,7 @@ def draw_tasks(path: Path | str, out: Path | str, images: Path | str | None = No
 
 def _size(record: Triplet | Stack | Supervised) -> str:
     try:
-        with Image.open(record.files[-1]) as image:
+        with open_picture(record.files[-1]) as image:
             return f"of {image.width}x{image.height}"
     except OSError:
         return "that cannot be read (`data filter` names them)"

@@ -16,12 +16,13 @@ from pathlib import Path
 from ..errors import OmniAlphaError
 from ..output import write_new
 from ..pictures import read_layer
+from .opening import ENDINGS
 from .ora import read_ora, write_ora
 from .png import write_png, write_png16
 from .psd import read_psd, write_psd
 from .stack import MAX_STACK_PIXELS, Stack, check_names, default_names, distinct, file_name
 
-PICTURES = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg", ".avif", ".bmp", ".gif", ".tga", ".jp2")
+PICTURES = ENDINGS
 
 
 @dataclass(frozen=True)

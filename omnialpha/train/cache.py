@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..config import to_dict
 from ..data.augment import augment
@@ -23,6 +22,7 @@ from ..data.examples import SizeRule, derive, opaque, read_rgba, tasks_of, to_la
 from ..data.guides import DRAW
 from ..data.records import Record, Stack, Supervised, Triplet, read_records
 from ..errors import OmniAlphaError
+from ..files.opening import open_picture
 from ..resizing import resize
 from ..tasks import GUIDES, TASKS
 from ..text import condition_image
@@ -249,7 +249,7 @@ def _shape(record: Record) -> tuple:
     try:
         sizes = []
         for path in files:
-            with Image.open(path) as image:
+            with open_picture(path) as image:
                 sizes.append(image.size)
     except OSError as error:
         raise OmniAlphaError(

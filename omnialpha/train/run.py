@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from ..errors import OmniAlphaError
+from ..files.opening import open_picture
 from .schedule import Average
 from .state import (
     fill,
@@ -132,7 +132,7 @@ class Run:
         sheet.save(path)
         import numpy as np
 
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             self._writer().add_image(name, np.asarray(image.convert("RGB")), self.step + 1, dataformats="HWC")
 
     def save(self) -> None:

@@ -25,7 +25,7 @@ export const words = {
   close: 'Close',
 };
 
-export const say = (key, name) => words[key].replace('{name}', name);
+export const say = (key, name) => words[key].replace('{name}', () => name);
 
 /** Take the words of the frontend's language, where a locale file has them. */
 export async function loadWords() {
