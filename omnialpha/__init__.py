@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "OmniAlphaError": "errors",
     "OmniAlphaPipeline": "pipeline",
+    "Request": "request",
     "TASKS": "tasks",
     "get_task": "tasks",
     "read_layer": "layers",

@@ -128,9 +128,9 @@ def _measure(args) -> None:
             bar.update(done - bar.n)
 
         results = evaluate(
-            lambda: load(args.checkpoint, device, args.vae, args.lora, args.lora_scale), records, tasks,
-            seed=args.seed, baselines=args.baselines, refined=args.refined, samples=args.samples, out=out,
-            keep=args.keep, progress=progress, **options,
+            lambda: load(args.checkpoint, device, vae=args.vae, lora=args.lora, lora_scale=args.lora_scale),
+            records, tasks, seed=args.seed, baselines=args.baselines, refined=args.refined, samples=args.samples,
+            out=out, keep=args.keep, progress=progress, **options,
         )  # fmt: skip
     write_report(out, results, config, [asdict(problem) for problem in reading.problems])
     if args.pictures:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .checks import is_whole
 from .errors import OmniAlphaError
 from .sampling import Schedule
 
@@ -147,17 +148,13 @@ def _checked(path: Path) -> dict[str, Any]:
     return values
 
 
-def _whole(value: Any, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
 def _sampling(value: Any) -> bool:
     """task id -> {"steps": whole, "guidance": number}, both optional."""
-    tests = {"steps": lambda v: _whole(v, 1), "guidance": _number}
+    tests = {"steps": lambda v: is_whole(v, 1), "guidance": _number}
     return isinstance(value, dict) and all(
         isinstance(entry, dict) and all(key in tests and tests[key](v) for key, v in entry.items())
         for entry in value.values()
@@ -166,9 +163,9 @@ def _sampling(value: Any) -> bool:
 
 # key -> (test, what was expected)
 _RULES = {
-    "pixel_budget": (lambda v: _whole(v, PATCH_PIXELS**2), f"a whole number of pixels, {PATCH_PIXELS**2} or more"),
+    "pixel_budget": (lambda v: is_whole(v, PATCH_PIXELS**2), f"a whole number of pixels, {PATCH_PIXELS**2} or more"),
     "size_multiple": (
-        lambda v: _whole(v, PATCH_PIXELS) and v % PATCH_PIXELS == 0,
+        lambda v: is_whole(v, PATCH_PIXELS) and v % PATCH_PIXELS == 0,
         f"a multiple of {PATCH_PIXELS} pixels",
     ),
     "tasks": (
@@ -179,7 +176,7 @@ _RULES = {
         lambda v: isinstance(v, dict) and all(isinstance(text, str) and text.strip() for text in v.values()),
         "an object of task id -> text",
     ),
-    "steps": (lambda v: _whole(v, 1), "a whole number, 1 or more"),
+    "steps": (lambda v: is_whole(v, 1), "a whole number, 1 or more"),
     "guidance": (_number, "a number, 0 or more"),
     "sampling": (_sampling, 'an object of task id -> {"steps": whole number, "guidance": number}'),
 }
