@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "OmniAlphaError": "errors",
+    "Checkpoint": "checkpoint_folder",
     "OmniAlphaPipeline": "pipeline",
     "Request": "request",
     "TASKS": "tasks",

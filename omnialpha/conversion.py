@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 from .checkpoint import load_tensors
+from .checkpoint_folder import RGBA_VAE, find_part
 from .errors import OmniAlphaError
 from .vae_weights import channels, is_rgba, key_layout, opaque_initialise, to_diffusers, to_wan
 
@@ -26,7 +27,7 @@ def convert_vae(source: str | Path, target: str | Path, layout: str | None = Non
     Raises:
         OmniAlphaError: the source is no such VAE, nothing would change, or the target exists or cannot be written.
     """
-    source, target = Path(source).expanduser(), Path(target).expanduser()
+    source, target = find_part(source, RGBA_VAE, "vae"), Path(target).expanduser()
     _check_target(target)
     weights = load_tensors(source)
     before = key_layout(weights)

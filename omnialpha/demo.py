@@ -11,13 +11,13 @@ from statistics import fmean
 
 import torch
 
-from .checkpoint import check_folder, find_checkpoint
+from .checkpoint_folder import Checkpoint
 from .demo_scenes import DATA, Scene, load_scenes
 from .layers import flatten, grey_layer, over, over_colour, write_layer
 from .metrics import alpha_mse, psnr, soft_iou
 from .output import new_folder, write_layers
 from .request import Plan, Request
-from .settings import Settings, read_settings
+from .settings import Settings
 from .sheet import Sheet
 from .tasks import Task, get_task
 
@@ -128,7 +128,7 @@ def demo(
 
     Args:
         out: folder to make; gets a number where it has something in it.
-        checkpoint: see `checkpoint.find_checkpoint`.
+        checkpoint: see `Checkpoint`.
         seed: of the noise; scene k takes seed + k.
         scenes: pictures per task.
         data: folder with the pictures, see `demo_scenes.load_scenes`.
@@ -141,9 +141,8 @@ def demo(
     from .running import find_device, load
 
     started = time.monotonic()
-    folder = find_checkpoint(checkpoint)
-    check_folder(folder)
-    settings, pictures = read_settings(folder), load_scenes(scenes, data)
+    checkpoint = Checkpoint(checkpoint).check()
+    settings, pictures = checkpoint.settings, load_scenes(scenes, data)
     plans = [(task, k, _plan(settings, task, scene, k, seed + k)) for task in TASKS for k, scene in enumerate(pictures)]
     with new_folder(out) as out:
         pipeline = load(checkpoint, find_device("auto"))
@@ -154,7 +153,7 @@ def demo(
             for task, k, plan in plans:
                 bar.set_description(task)
                 layers = pipeline.run(plan, lambda step, steps, preview: bar.update(1))
-                _write(out / f"{task}-{k + 1}", pictures[k], plan, layers, folder.name)
+                _write(out / f"{task}-{k + 1}", pictures[k], plan, layers, checkpoint)
                 results[task]["scenes"].append({m.name: m.value(pictures[k], layers) for m in measures(task)})
                 # Another scene in every row, so that the sheet shows them all and picks none.
                 if k == TASKS.index(task) % scenes:
@@ -190,10 +189,10 @@ def _plan(settings: Settings, task_id: str, scene: Scene, k: int, seed: int) -> 
     return request.plan(settings)
 
 
-def _write(place: Path, scene: Scene, plan: Plan, layers: Layers, checkpoint: str) -> None:
+def _write(place: Path, scene: Scene, plan: Plan, layers: Layers, checkpoint: Checkpoint) -> None:
     """One run's layers with what went in, in a folder of their own."""
     place.mkdir()
-    write_layers(layers, plan.names, place, plan.record() | {"checkpoint": checkpoint})
+    write_layers(layers, plan.names, place, plan.record() | checkpoint.record())
     for name, layer in zip(("image", "guide"), _given(plan.task, scene)):
         write_layer(layer, place / f"00-{name}.png")
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
 
-from .checkpoint import MICRO, check_folder, find_checkpoint, read_headers
+from .checkpoint import MICRO
+from .checkpoint_folder import Checkpoint
 from .checks import check_finite
 from .errors import OmniAlphaError, OmniAlphaWarning
 from .loading import (
@@ -30,11 +30,11 @@ from .loading import (
     stored_dtype,
     summary,
 )
-from .lora import apply_lora, read_lora
+from .lora import apply_lora
 from .request import Plan, Request
 from .sampling import denoise, guide, initial_noise, sigmas
 from .sequence import pack, patchify, unpack
-from .settings import FILE_NAME, PUBLIC, Settings, read_settings
+from .settings import FILE_NAME, Settings
 from .text import encode_prompt
 from .vae import decode_layers, encode_layers, load_vae
 
@@ -72,7 +72,7 @@ class OmniAlphaPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(
         cls,
-        checkpoint: str | Path = MICRO,
+        checkpoint: str | Path | Checkpoint = MICRO,
         *,
         vae: str | Path | None = None,
         lora: str | Path | None = None,
@@ -83,10 +83,11 @@ class OmniAlphaPipeline(DiffusionPipeline):
         """Loads a checkpoint from this machine; nothing is ever downloaded.
 
         Args:
-            checkpoint: "micro" (built in), or a folder in diffusers layout. For the public checkpoint that is the
-                Qwen-Image-Edit-2509 folder, together with `vae` and `lora`.
+            checkpoint: "micro" (built in), or a folder in diffusers layout, see `Checkpoint`. For the public checkpoint
+                that is the Qwen-Image-Edit-2509 folder, with the authors' rgba_vae and lora folders in it or given
+                as `vae` and `lora`.
             vae: RGBA VAE file or folder, in either key layout, in place of the folder's own.
-            lora: LoRA file or folder for the transformer; it is added to the weights.
+            lora: LoRA file or folder for the transformer, in place of the folder's own; it is added to the weights.
             lora_scale: strength of the LoRA.
             dtype: what transformer and text encoder compute in; by default bfloat16 where the transformer is stored so,
                 float32 otherwise. The VAE always computes in float32.
@@ -96,22 +97,22 @@ class OmniAlphaPipeline(DiffusionPipeline):
             OmniAlphaError: something is missing, damaged, or of another architecture. All of that is found out before
                 the large weights are read.
         """
-        folder = find_checkpoint(checkpoint)
-        check_folder(folder, vae_elsewhere=vae is not None)
-        settings = read_settings(folder)
-        check_parts(folder)
-        if lora is not None:
-            read_lora(lora).place({name: info.shape for name, info in read_headers(folder / "transformer").items()})
-            if not (folder / FILE_NAME).is_file():
-                settings = replace(settings, tasks=PUBLIC)
-        tokenizer = load_tokenizer(folder)
-        autoencoder = load_vae(Path(vae) if vae is not None else folder / "vae")
-        dtype = dtype or stored_dtype(folder)
-        transformer = load_transformer(folder, dtype, axis)
-        if lora is not None:
-            _report(Path(lora), apply_lora(transformer, lora, lora_scale))
+        checkpoint = Checkpoint.of(checkpoint, vae=vae, lora=lora).check()
+        settings = checkpoint.settings
+        check_parts(checkpoint)
+        tokenizer = load_tokenizer(checkpoint)
+        autoencoder = load_vae(checkpoint.vae)
+        dtype = dtype or stored_dtype(checkpoint)
+        transformer = load_transformer(checkpoint, dtype, axis)
+        if checkpoint.lora is not None:
+            _report(checkpoint.lora, apply_lora(transformer, checkpoint.lora, lora_scale))
         return cls(
-            transformer, autoencoder, load_text_encoder(folder, dtype), tokenizer, load_scheduler(folder), settings
+            transformer=transformer,
+            vae=autoencoder,
+            text_encoder=load_text_encoder(checkpoint, dtype),
+            tokenizer=tokenizer,
+            scheduler=load_scheduler(checkpoint),
+            settings=settings,
         )
 
     def save_pretrained(self, folder: str | Path, **options) -> None:

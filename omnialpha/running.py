@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from .checkpoint import check_folder, find_checkpoint
+from .checkpoint_folder import Checkpoint
 from .errors import OmniAlphaError
 from .output import new_folder, write_layers
 from .request import Plan, Request
-from .settings import read_settings
 
 
 def run(args) -> list[Path]:
@@ -25,17 +23,15 @@ def run(args) -> list[Path]:
         OmniAlphaError: whatever of the request, the files or the disk cannot be used.
     """
     device = find_device(args.device)
-    folder = find_checkpoint(args.checkpoint)
-    check_folder(folder, vae_elsewhere=args.vae is not None)
-    plan = request_of(args).plan(read_settings(folder))
+    checkpoint = Checkpoint(args.checkpoint, vae=args.vae, lora=args.lora).check()
+    plan = request_of(args).plan(checkpoint.settings)
     with new_folder(args.out or Path("out") / (args.task or "instruction")) as out:
-        _say(f"{folder.name}: {plan.instruction}")
+        _say(f"{checkpoint.folder.name}: {plan.instruction}")
         _say(_sizes(plan))
-        pipeline = load(
-            args.checkpoint, device, vae=args.vae, lora=args.lora, lora_scale=args.lora_scale, offload=args.offload
-        )
+        pipeline = load(checkpoint, device, lora_scale=args.lora_scale, offload=args.offload)
         layers = sample(pipeline, plan)
-        paths = write_layers(layers, plan.names, out, plan.record() | _model(args), args.format)
+        record = plan.record() | checkpoint.record() | {"lora_scale": args.lora_scale}
+        paths = write_layers(layers, plan.names, out, record, args.format)
     for path in paths:
         print(path)
     return paths
@@ -79,10 +75,11 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def load(checkpoint, device: torch.device, *, vae=None, lora=None, lora_scale: float = 1.0, offload: bool = False):
+def load(checkpoint, device: torch.device, *, lora_scale: float = 1.0, offload: bool = False):
     """The pipeline on a device, without the libraries' progress bars.
 
     Args:
+        checkpoint: a `Checkpoint`, "micro" or the path of one.
         offload: leave the parts in main memory and bring each one in while it works.
     """
     import diffusers
@@ -93,7 +90,7 @@ def load(checkpoint, device: torch.device, *, vae=None, lora=None, lora_scale: f
         library.utils.logging.disable_progress_bar()
     from .pipeline import OmniAlphaPipeline
 
-    pipeline = OmniAlphaPipeline.from_pretrained(checkpoint, vae=vae, lora=lora, lora_scale=lora_scale)
+    pipeline = OmniAlphaPipeline.from_pretrained(checkpoint, lora_scale=lora_scale)
     if offload and device.type != "cpu":
         pipeline.enable_model_cpu_offload(device=device)
         return pipeline
@@ -106,16 +103,6 @@ def sample(pipeline, plan: Plan, label: str = "sampling") -> list[torch.Tensor]:
 
     with tqdm(total=plan.steps, desc=label, unit="step", leave=False, disable=None) as bar:
         return pipeline.run(plan, lambda step, steps, preview: bar.update(step - bar.n))
-
-
-def _model(args) -> dict[str, Any]:
-    """What ran, for a picture's text chunk; names only, as in `Plan.record`."""
-    return {
-        "checkpoint": Path(args.checkpoint).name,
-        "vae": args.vae and Path(args.vae).name,
-        "lora": args.lora and Path(args.lora).name,
-        "lora_scale": args.lora_scale,
-    }
 
 
 def _sizes(plan: Plan) -> str:

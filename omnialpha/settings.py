@@ -10,7 +10,6 @@ Two small JSON files carry it: `omnialpha.json` beside the weights (ours, every 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,9 +18,11 @@ from typing import Any
 
 from .checks import is_whole
 from .errors import OmniAlphaError
+from .json_files import read_json
 from .sampling import Schedule
 
 FILE_NAME = "omnialpha.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 FORMAT = 1
 
 # What the public checkpoint was trained on; it has no omnialpha.json that could say so.
@@ -91,38 +92,31 @@ class Settings:
         return data
 
 
-def read_settings(folder: str | Path) -> Settings:
+def read_settings(folder: str | Path, scheduler: Mapping[str, Any] | None = None) -> Settings:
     """The settings of a checkpoint folder; a file that is not there leaves the public defaults standing.
+
+    Args:
+        folder: the checkpoint.
+        scheduler: its scheduler config, read already; see `read_scheduler`.
 
     Raises:
         OmniAlphaError: a file that is not JSON, an unknown format, or a value of the wrong type or range.
     """
     folder = Path(folder)
     values = _checked(folder / FILE_NAME)
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    if scheduler.is_file():
+    scheduler = read_scheduler(folder) if scheduler is None else scheduler
+    if scheduler:
         try:
-            values["schedule"] = Schedule.from_config(read_json(scheduler))
+            values["schedule"] = Schedule.from_config(scheduler)
         except (TypeError, ValueError) as error:
-            raise OmniAlphaError(f"{scheduler}: {error}") from error
+            raise OmniAlphaError(f"{folder / SCHEDULER}: {error}") from error
     return Settings(**values)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        OmniAlphaError: unreadable, not JSON, or not an object.
-    """
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise OmniAlphaError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise OmniAlphaError(f"{path} is not valid JSON: {error}. Fetch or write the file again.") from error
-    if not isinstance(data, dict):
-        raise OmniAlphaError(f"{path} holds {type(data).__name__}, expected a JSON object {{...}}.")
-    return data
+def read_scheduler(folder: Path) -> dict[str, Any]:
+    """diffusers' scheduler config of a checkpoint folder, empty where there is none. OmniAlphaError: unreadable."""
+    path = folder / SCHEDULER
+    return read_json(path) if path.is_file() else {}
 
 
 def _checked(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import shutil
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from omnialpha import json_files
 from omnialpha.checkpoint import find_checkpoint
+from omnialpha.checkpoint_folder import Checkpoint
 from omnialpha.errors import OmniAlphaError, OmniAlphaWarning
+from omnialpha.inspection import inspect
 from omnialpha.pipeline import Cancelled, OmniAlphaPipeline
 from omnialpha.request import Request, as_plane
 from omnialpha.settings import PUBLIC, Settings
@@ -281,6 +285,42 @@ def test_the_public_checkpoints_three_places(public, picture):
         warnings.simplefilter("error")
         (layer,) = loaded("matting_auto", images=[picture], **SMALL)
     assert layer.shape == picture.shape
+
+
+def test_the_same_folder_means_the_same(public, tmp_path, monkeypatch):
+    """The authors' rgba_vae and lora inside the checkpoint, or in their own folder given as both, are found by all."""
+    folder, vae, lora = public
+    authors = tmp_path / "OmniAlpha"
+    shutil.copytree(vae, authors / "rgba_vae")
+    (authors / "lora").mkdir()
+    shutil.copy(lora, authors / "lora/pytorch_lora_weights.safetensors")
+    whole = shutil.copytree(folder, tmp_path / "whole")
+    shutil.copytree(authors, whole, dirs_exist_ok=True)
+
+    found = [
+        Checkpoint(folder, vae=vae, lora=lora), Checkpoint(folder, vae=authors, lora=authors), Checkpoint(whole)
+    ]  # fmt: skip
+    opened = []
+    reader = SimpleNamespace(loads=lambda text: opened.append(text) or json.loads(text))
+    monkeypatch.setattr(json_files, "json", reader)
+    pipelines = [OmniAlphaPipeline.from_pretrained(one) for one in found]
+    assert sum("FlowMatchEuler" in text for text in opened) == len(found), "a scheduler's config is read once"
+    for pipeline in pipelines[1:]:
+        assert pipeline.settings == pipelines[0].settings and pipeline.settings.tasks == PUBLIC
+        for part in ("transformer", "vae"):
+            ours, theirs = (getattr(one, part).state_dict() for one in (pipeline, pipelines[0]))
+            assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    assert [one.record()["vae"] for one in found] == ["rgba_vae"] * 3
+
+    report = inspect(whole)
+    assert not report["problems"] and report["parts"]["vae"]["kind"] == "RGBA VAE"
+    assert report["parts"]["lora"]["facts"]["fits whole"] == "1 of 1 layers"
+    assert inspect(authors)["parts"].keys() == {"vae", "lora"}
+    with pytest.raises(OmniAlphaError, match="as --vae and --lora"):
+        OmniAlphaPipeline.from_pretrained(authors)
+    next((whole / "lora").iterdir()).unlink()
+    with pytest.raises(OmniAlphaError, match=r"Missing: lora/ weights"):
+        Checkpoint(whole).check()
 
 
 def test_half_a_lora_is_reported_loudly(public):

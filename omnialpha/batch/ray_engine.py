@@ -171,11 +171,11 @@ class RayRun:
     def __init__(
         self, cluster: Cluster, graph: Workflow, jobs: Sequence[Job], journal: Journal, folder: Folder, say: Say
     ):
-        from ..checkpoint import check_folder, find_checkpoint
+        from ..checkpoint_folder import Checkpoint
 
         self.cluster, self.graph, self.jobs, self.journal, self.folder = cluster, graph, jobs, journal, folder
         self.checkpoint = graph.prompt["task"]["inputs"]["checkpoint"]
-        check_folder(find_checkpoint(self.checkpoint))
+        Checkpoint(self.checkpoint).check()
         for prompt_id, _, name in journal.open_attempts():
             if name.startswith(PREFIX):  # stopped while its answer was written down
                 journal.end(prompt_id, "forgotten")

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..checkpoint import find_checkpoint
+from ..checkpoint_folder import Checkpoint
 from ..config import to_dict
 from ..errors import OmniAlphaError
 from ..loading import load_text_encoder, load_tokenizer, load_transformer
@@ -170,10 +170,11 @@ def build_parts(config: TransformerConfig, source, device: torch.device) -> Part
             tasks=tuple(task for task in MICRO_SETTINGS.tasks if config.weights.get(task, 0) > 0),
         )  # fmt: skip
     else:
-        folder = find_checkpoint(config.checkpoint)
+        checkpoint = Checkpoint(config.checkpoint)
+        folder = checkpoint.folder
         dtype = torch.bfloat16 if config.precision == "bf16" and device.type == "cuda" else torch.float32
-        tokenizer, text_encoder = load_tokenizer(folder), load_text_encoder(folder, dtype)
-        transformer, settings = load_transformer(folder, dtype, config.rope), read_settings(folder)
+        tokenizer, text_encoder = load_tokenizer(checkpoint), load_text_encoder(checkpoint, dtype)
+        transformer, settings = load_transformer(checkpoint, dtype, config.rope), read_settings(folder)
     transformer.requires_grad_(config.lora is None)
     text_encoder.requires_grad_(config.train_text_encoder)
     if config.lora:
