@@ -123,7 +123,7 @@ class OmniAlphaTask(io.ComfyNode):
         )  # fmt: skip
         layers = to_bytes_exactly(run(plan, settings, model=model, clip=clip, vae=vae, sampler=sampler))
         composite = to_bytes_exactly([flatten(layers)])
-        return io.NodeOutput(to_image(layers), transparency(layers), to_image(composite))
+        return io.NodeOutput(to_image(layers, plan.names), transparency(layers), to_image(composite))
 
 
 def _for_the_page(row: Task) -> dict:

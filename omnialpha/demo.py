@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 
 from .checkpoint_folder import Checkpoint
 from .demo_scenes import DATA, Scene, load_scenes
+from .files.writing import write_json
 from .layers import flatten, grey_layer, over, over_colour, write_layer
 from .metrics import alpha_mse, psnr, soft_iou
 from .output import new_folder, write_layers
@@ -160,7 +160,7 @@ def demo(
                     _row(sheet, task_id=task, scene=pictures[k], k=k, layers=layers, values=results[task]["scenes"][-1])
         _summarise(results, pictures)
         write_layer(sheet.draw(), out / "sheet.png")
-        (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_json(out / "results.json", results)
     print(table(results))
     print(f"\n{len(plans)} runs, {scenes} scenes per task, {time.monotonic() - started:.0f} s in all")
     print(f"layers, results.json and the contact sheet: {out / 'sheet.png'}")

@@ -9,7 +9,6 @@ sequence `[text | targets | inputs]` (paper section 3.2).
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from .checkpoint import MICRO
 from .checkpoint_folder import Checkpoint
 from .checks import check_finite
 from .errors import OmniAlphaError, OmniAlphaWarning
+from .files.writing import write_json
 from .loading import (
     check_parts,
     load_scheduler,
@@ -127,8 +127,7 @@ class OmniAlphaPipeline(DiffusionPipeline):
         """
         try:
             super().save_pretrained(folder, **(options | {"safe_serialization": True}))
-            text = json.dumps(self.settings.to_json(), indent=2) + "\n"
-            (Path(folder) / FILE_NAME).write_text(text, encoding="utf-8")
+            write_json(Path(folder) / FILE_NAME, self.settings.to_json())
         except OSError as error:
             raise OmniAlphaError(f"Cannot save to {folder}: {error.strerror or error}.") from error
 

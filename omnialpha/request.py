@@ -16,6 +16,7 @@ from PIL import Image
 from . import __version__
 from .checks import Size, check_finite, check_layer, check_plane, check_whole, is_whole
 from .errors import OmniAlphaError, OmniAlphaWarning
+from .files.names import default_names
 from .layers import clean_hidden, from_pil, grey_layer, opaque, read_layer, snap_alpha
 from .pictures import MAX_PIXELS
 from .sequence import FittedSequence, LayerSequence
@@ -81,11 +82,11 @@ class Request:
                     "Say what to do: give a task (`python -m omnialpha tasks` lists them) or an instruction."
                 )
             targets = 1 if self.num_targets is None else check_whole(self.num_targets, "num_targets")
-            names = tuple(f"layer-{k + 1}" for k in range(targets))
+            names = tuple(default_names(targets))
         else:
             words = _instruction(settings, row, self.text, self.instruction)
             layers, plane = _sort_pictures(row, layers, plane)
-            targets, names = len(row.targets), row.targets
+            targets, names = len(row.targets), row.names
             if self.num_targets not in (None, targets):
                 raise OmniAlphaError(
                     f"Task '{row.id}' gives {targets} layers, {self.num_targets} were asked for. Leave it out."

@@ -167,7 +167,7 @@ def test_odd_pictures_are_converted(tmp_path, kind):
     path = tmp_path / "odd"
     path.write_bytes(picture_of(kind))
     assert main(["run", "matting_auto", "--image", str(path), "--steps", "1", "--out", str(tmp_path / "out")]) == 0
-    assert read_layer(tmp_path / "out" / "01-foreground.png").shape == read_layer(path).shape
+    assert read_layer(tmp_path / "out" / "01-object.png").shape == read_layer(path).shape
 
 
 @pytest.mark.parametrize("damage", ["cut off", "noise", "empty", "text"])

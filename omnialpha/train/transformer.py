@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..checkpoint_folder import Checkpoint
 from ..config import to_dict
 from ..errors import OmniAlphaError
+from ..files.run_folder import refuse_another
 from ..loading import load_text_encoder, load_tokenizer, load_transformer
 from ..rope import install_rope
 from ..settings import Settings, read_settings
@@ -33,7 +34,7 @@ from .muon import Muon
 from .plan import describe_plan
 from .processes import average_gradients, open_accelerator
 from .prompts import CachedPrompts, PromptEncoder
-from .run import Run, refuse_another
+from .run import FREE, Run
 from .schedule import Average, rate, set_rate
 from .sheets import draw_sheet
 from .sources import Batch, CacheSource, ImageSource
@@ -65,7 +66,7 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
         OmniAlphaError: anything a user can mend, before the first step where possible.
     """
     out = Path(out)
-    refuse_another(out, to_dict(config))
+    refuse_another(out, to_dict(config), free=FREE)
     accelerator = open_accelerator(config.precision)
     sharded = accelerator.distributed_type.name == "FSDP"
     if sharded and (config.train_text_encoder or config.optimizer == "muon"):
