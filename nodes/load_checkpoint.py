@@ -1,11 +1,8 @@
 """OmniAlpha Load Checkpoint: MODEL, CLIP and VAE from one folder."""
 
-from dataclasses import replace
-
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha.checkpoint import check_folder
-from ..omnialpha.settings import FILE_NAME, PUBLIC, read_settings
+from ..omnialpha.checkpoint_folder import Checkpoint
 from ..omnialpha.vae_weights import read_statistics
 from .adapters import folders
 from .adapters.layer_vae import load_vae
@@ -50,18 +47,12 @@ class OmniAlphaLoadCheckpoint(io.ComfyNode):
 
     @classmethod
     def execute(cls, checkpoint) -> io.NodeOutput:
-        folder = folders.checkpoint_folder(checkpoint)
-        # The public checkpoint is Qwen-Image-Edit-2509's folder plus these two.
-        rgba_vae, lora = folder / "rgba_vae", folder / "lora"
-        vae_folder = rgba_vae if rgba_vae.is_dir() else folder / "vae"
-        check_folder(folder, vae_elsewhere=rgba_vae.is_dir())
-        settings, statistics = read_settings(folder), read_statistics(vae_folder)
-        vae = load_vae(vae_folder, f"{checkpoint}/{vae_folder.name}")
-        clip = load_text_encoder(folder / "text_encoder", folder / "tokenizer")
-        model = load_transformer(folder / "transformer", statistics)
-        if lora.is_dir():
-            model = apply_lora(model, lora)
-            if not (folder / FILE_NAME).is_file():
-                settings = replace(settings, tasks=PUBLIC)
-        attach(settings, model, clip.patcher, vae.patcher)
+        found = Checkpoint(folders.checkpoint_folder(checkpoint)).check()
+        statistics = read_statistics(found.vae)
+        vae = load_vae(found.vae, f"{checkpoint}/{found.vae.name}")
+        clip = load_text_encoder(found.folder / "text_encoder", found.folder / "tokenizer")
+        model = load_transformer(found.folder / "transformer", statistics)
+        if found.lora is not None:
+            model = apply_lora(model, found.lora)
+        attach(found.settings, model, clip.patcher, vae.patcher)
         return io.NodeOutput(model, clip, vae)

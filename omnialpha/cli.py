@@ -208,10 +208,9 @@ def _demo(args) -> None:
 def _tasks(args) -> None:
     trained = {}
     if args.checkpoint:
-        from .checkpoint import find_checkpoint
-        from .settings import read_settings
+        from .checkpoint_folder import Checkpoint
 
-        settings = read_settings(find_checkpoint(args.checkpoint))
+        settings = Checkpoint(args.checkpoint).settings
         trained = {task: settings.trained(task) for task in TASKS}
     if args.json:
         fields = ("id", "family", "title", "inputs", "targets", "text", "instruction", "help")

@@ -152,10 +152,10 @@ def _run(args, workflow, jobs, servers, journal, folder) -> int:
     from .batch.progress import Bar, Lines, Quiet
     from .batch.ray_engine import Cluster, RayRun
     from .batch.report import exit_code, write_reports
-    from .batch.results import DiskError
     from .batch.runner import Run, prepare
     from .batch.worker import Limits
     from .errors import OmniAlphaError
+    from .files.writing import DiskError
 
     try:
         ready = prepare(jobs, journal, folder, args.retry_failed)

@@ -111,7 +111,9 @@ def _measure_vae(args) -> None:
         for name, value in values.items():
             print(f"  {name:18} {value:.5g}")
     if args.out:
-        Path(args.out).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        from .files.writing import write_new
+
+        write_new(Path(args.out), lambda file: file.write(f"{json.dumps(found, indent=2)}\n".encode()))
 
 
 def _size(text: str) -> tuple[int, int]:

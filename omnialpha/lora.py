@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from .checkpoint import read_header, weight_files
 from .errors import OmniAlphaError
-from .settings import read_json
+from .json_files import read_json
 
 if TYPE_CHECKING:
     import torch

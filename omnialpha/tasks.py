@@ -22,6 +22,8 @@ ROLES = {
     "mask": "a precise mask (white = object)",
     "coarse_mask": "a rough mask (white = somewhere around the object)",
 }
+# What a generated layer of each role is called where people meet it; the others are called as their role.
+NAMES = {"foreground": "object"}
 GUIDES = ("trimap", "mask", "coarse_mask")
 
 
@@ -63,6 +65,11 @@ class Task:
     def guide_role(self) -> str | None:
         """Role of the guide (trimap, mask or coarse mask) the artist gives, None where there is none."""
         return self.inputs[1] if len(self.inputs) > 1 else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the generated layers are called in the viewer and in files, back to front."""
+        return tuple(NAMES.get(role, role) for role in self.targets)
 
     def fill(self, text: str = "", instruction: str | None = None) -> str:
         """The instruction for the model, with the artist's text in it.

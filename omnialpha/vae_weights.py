@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import OmniAlphaError
-from .settings import read_json
+from .json_files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -175,5 +175,5 @@ def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path, pictures, monkeyp
     assert [any(event.get("kind") == "crashed" for event in trial.events) for trial in (calm, killed)] == [False, True]
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).glob("*")} for name in ("calm", "killed")]
     assert len(files[0]) == 12 and files[0] == files[1]
-    with Image.open(tmp_path / "killed/0-02-foreground.png") as image:
+    with Image.open(tmp_path / "killed/0-02-object.png") as image:
         assert image.mode == "RGBA" and json.loads(image.info["omnialpha"])["image"] == "0.png"

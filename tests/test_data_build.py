@@ -98,7 +98,7 @@ def test_another_configuration_is_refused(own):
         next(build(config, own))
     (own.parent / "full").mkdir()
     (own.parent / "full/note.txt").write_text("mine")
-    with pytest.raises(OmniAlphaError, match="not empty"):
+    with pytest.raises(OmniAlphaError, match="is not a data set"):
         next(build(config, own.parent / "full"))
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from omnialpha.checkpoint import check_folder, find_checkpoint
+from omnialpha.checkpoint import find_checkpoint
+from omnialpha.checkpoint_folder import Checkpoint
 from omnialpha.errors import OmniAlphaError
 from omnialpha.loading import load_text_encoder, load_tokenizer
 
@@ -66,21 +67,21 @@ def hostile(request, tmp_path) -> Path:
 
 def test_a_folder_with_code_is_refused_before_anything_is_loaded(hostile, asked):
     with pytest.raises(OmniAlphaError, match=r"config\.json asks to run code .*extra.*never run"):
-        check_folder(hostile)
+        Checkpoint(hostile).check()
     assert not asked and not (hostile.parent / "ran").exists()
 
 
 @pytest.mark.parametrize("hostile", list(HOSTILE)[:2], indirect=True)
 def test_a_tokenizer_with_code_is_refused(hostile, asked):
     with pytest.raises(OmniAlphaError, match="asks to run code"):
-        load_tokenizer(hostile)
+        load_tokenizer(Checkpoint(hostile))
     assert not asked and not (hostile.parent / "ran").exists()
 
 
 @pytest.mark.parametrize("hostile", [name for name in HOSTILE if name.startswith("text_encoder")], indirect=True)
 def test_a_text_encoder_with_code_is_refused(hostile, asked):
     with pytest.raises(OmniAlphaError, match="asks to run code"):
-        load_text_encoder(hostile, torch.float32)
+        load_text_encoder(Checkpoint(hostile), torch.float32)
     assert not asked and not (hostile.parent / "ran").exists()
 
 
@@ -89,12 +90,12 @@ def test_without_our_own_look_transformers_does_not_ask_either(hostile, asked, m
     """The loader's own answer to what we do not know to look for: without that code, or not at all."""
     monkeypatch.setattr("omnialpha.foreign_code.refuse_code", lambda _: None)
     with contextlib.suppress(OmniAlphaError):
-        load_tokenizer(hostile)
+        load_tokenizer(Checkpoint(hostile))
     assert not asked and not (hostile.parent / "ran").exists()
 
 
 def test_usual_folders_are_let_through():
-    check_folder(find_checkpoint("micro"))
+    Checkpoint("micro").check()
 
 
 def test_every_loader_says_no_to_code():

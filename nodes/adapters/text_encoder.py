@@ -25,7 +25,7 @@ from torch import nn
 from ...omnialpha.checkpoint import load_tensors
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.foreign_code import open_tokenizer
-from ...omnialpha.settings import read_json
+from ...omnialpha.json_files import read_json
 from ...omnialpha.text import IMAGE, START, user_start
 from .precision import in_precision
 from .twin import check_tensors

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...omnialpha.checkpoint import load_tensors
 from ...omnialpha.errors import OmniAlphaError
-from ...omnialpha.settings import read_json
+from ...omnialpha.json_files import read_json
 from .precision import in_precision
 from .twin import check_tensors
 

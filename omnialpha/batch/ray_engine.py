@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OmniAlphaError
+from ..files.writing import write_blocks, writing
 from ..tasks import get_task
 from .board import Board, Say
 from .jobs import File, Job, sha256
 from .journal import Journal, Result
 from .painter import Changed, Painter
-from .results import Damaged, Folder, check, writing
+from .results import Damaged, Folder, check
 from .runner import signals
 from .workflow import Workflow
 
@@ -171,11 +172,11 @@ class RayRun:
     def __init__(
         self, cluster: Cluster, graph: Workflow, jobs: Sequence[Job], journal: Journal, folder: Folder, say: Say
     ):
-        from ..checkpoint import check_folder, find_checkpoint
+        from ..checkpoint_folder import Checkpoint
 
         self.cluster, self.graph, self.jobs, self.journal, self.folder = cluster, graph, jobs, journal, folder
         self.checkpoint = graph.prompt["task"]["inputs"]["checkpoint"]
-        check_folder(find_checkpoint(self.checkpoint))
+        Checkpoint(self.checkpoint).check()
         for prompt_id, _, name in journal.open_attempts():
             if name.startswith(PREFIX):  # stopped while its answer was written down
                 journal.end(prompt_id, "forgotten")
@@ -252,10 +253,8 @@ class RayRun:
         results = []
         for number, (layer, content) in enumerate(answer.layers, 1):
             part = self.folder.part(job.id, number)
-            with writing(part), open(part, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            with writing(part):
+                write_blocks(part, [content])
             check(part, f"{layer}.png")
             wanted = self.folder.wanted(job, number, layer, f"{layer}.png")
             results.append(Result(number, wanted, sha256(part), len(content), layer))

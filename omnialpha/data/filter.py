@@ -6,7 +6,6 @@ Nothing is deleted: `rejected.jsonl` lists the records that readers leave out, `
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OmniAlphaError
+from ..files.writing import DiskError, lines_of, write_json, write_over
 from ..sheet import Sheet
 from .examples import opaque, read_rgba, to_layer, words_of
 from .measure import Measures, measure_all, near_duplicates
-from .parallel import write_atomically
 from .records import Record, Stack, Supervised, Triplet, read_records
 
 SOFT_TAGS = {"hair", "blur", "glass", "fade", "shadow"}  # tags that claim half-transparent pixels
@@ -107,14 +106,13 @@ def filter_data(
         rows = [{"id": name, "reason": reason} for name, reason in bad.items()]
         rows += [{"line": problem.line, "id": problem.id, "reason": problem.reason} for problem in reading.problems]
         report = _report(rows, len(reading.records) - len(bad), limits)
-        write_atomically(folder / "report.json", (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
+        write_json(folder / "report.json", report)
         _draw(folder / "report.png", reading.records, bad, report)
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_atomically(folder / "rejected.jsonl", lines.encode())
-    except OSError as error:
-        raise OmniAlphaError(
-            f"Could not write to {folder}: {error.strerror or error}. Make room and run the same command again: what "
-            f"was measured is not measured again."
+        write_over(folder / "rejected.jsonl", lines_of(rows))
+    except (OSError, DiskError) as error:
+        raise DiskError(
+            f"Could not write to {folder}: {error} Make room and run the same command again: what was measured is not "
+            f"measured again."
         ) from error
     return report
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache, reduce
@@ -15,9 +14,10 @@ from PIL import Image
 
 from ..errors import OmniAlphaError
 from ..files.opening import open_picture
+from ..files.writing import lines_of, write_over
 from .compose import composite, over
 from .examples import read_rgba
-from .parallel import spread, write_atomically
+from .parallel import spread
 from .records import Record, Stack, Supervised, json_lines
 
 STORE = "measures.jsonl"
@@ -72,14 +72,14 @@ def measure_all(
     with (folder / STORE).open("ab") as file:  # a filter that is stopped has not measured in vain
         for found in spread(_measure_chunk, chunks, workers):
             known |= {measures.id: measures for measures in found}
-            file.write(_lines(found))
+            file.write(lines_of(map(asdict, found)))
             file.flush()
             done += len(found)
             if progress:
                 progress(done, len(records))
     wanted = [known[record.id] for record in records]
     if missing:
-        write_atomically(folder / STORE, _lines(wanted))
+        write_over(folder / STORE, lines_of(map(asdict, wanted)))
     return wanted
 
 
@@ -146,10 +146,6 @@ def _read_store(path: Path) -> dict[str, Measures]:
         if isinstance(row, dict) and set(row) == names:
             known[row["id"]] = Measures(**row)
     return known
-
-
-def _lines(found: Sequence[Measures]) -> bytes:
-    return "".join(json.dumps(asdict(measures), ensure_ascii=False) + "\n" for measures in found).encode()
 
 
 def near_duplicates(found: Sequence[Measures], bits: int, colour: float = 4 / 255) -> Iterator[tuple[int, int]]:

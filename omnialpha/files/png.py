@@ -6,11 +6,10 @@ import io
 from collections.abc import Mapping
 from typing import BinaryIO
 
-from PIL import PngImagePlugin
 from torch import Tensor
 
 from ..checks import check_finite, check_layer
-from ..pictures import to_pil
+from ..pictures import png_text, to_pil
 from .packages import need
 
 
@@ -22,7 +21,7 @@ def write_png(layer: Tensor, file: BinaryIO, text: Mapping[str, str] | None = No
         file: open for writing.
         text: entries for the text chunks, any Unicode.
     """
-    to_pil(layer).save(file, format="PNG", pnginfo=_info(text))
+    to_pil(layer).save(file, format="PNG", pnginfo=png_text(text))
 
 
 def write_png16(layer: Tensor, file: BinaryIO, text: Mapping[str, str] | None = None) -> None:
@@ -36,11 +35,4 @@ def write_png16(layer: Tensor, file: BinaryIO, text: Mapping[str, str] | None = 
     writer.write_packed(plain, (row.tobytes() for row in words))
     plain.seek(0)
     header, *rest = png.Reader(plain).chunks()
-    png.write_chunks(file, [header, *(chunk[:2] for chunk in _info(text).chunks), *rest])
-
-
-def _info(text: Mapping[str, str] | None) -> PngImagePlugin.PngInfo:
-    info = PngImagePlugin.PngInfo()
-    for key, value in (text or {}).items():
-        info.add_text(key, str(value))
-    return info
+    png.write_chunks(file, [header, *(chunk[:2] for chunk in png_text(text).chunks), *rest])

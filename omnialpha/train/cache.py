@@ -23,12 +23,13 @@ from ..data.guides import DRAW
 from ..data.records import Record, Stack, Supervised, Triplet, read_records
 from ..errors import OmniAlphaError
 from ..files.opening import open_picture
+from ..files.run_folder import claim
+from ..files.writing import DiskError, write_json, write_tensors
 from ..resizing import resize
 from ..tasks import GUIDES, TASKS
 from ..text import condition_image
 from ..vae import load_vae, single_frame
 from .config import CacheConfig
-from .state import DiskError, write_json, write_tensors
 
 BATCH = 8  # pictures that go through the VAE together
 NOTE, CHANNELS = "cache.json", "channels.json"
@@ -222,15 +223,7 @@ def _write_shard(vae, job: Job, config: CacheConfig, out: Path) -> None:
 
 
 def _claim(out: Path, config: CacheConfig, vae) -> None:
-    wanted = json.loads(json.dumps({"config": to_dict(config), "vae": vae_print(vae)}))
-    note = out / NOTE
-    if note.is_file():
-        found = json.loads(note.read_text(encoding="utf-8"))
-        if found != wanted:
-            what = "another VAE" if found.get("config") == wanted["config"] else "another configuration"
-            raise OmniAlphaError(f"{out} was made with {what}. Give another --out, or remove the folder.")
-        return
-    write_json(note, wanted)
+    claim(out, {"config": to_dict(config), "vae": vae_print(vae)}, note=NOTE, what="a cache of latents")
 
 
 def _statistics(vae) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..checkpoint import find_checkpoint
+from ..checkpoint_folder import Checkpoint
 from ..config import to_dict
 from ..errors import OmniAlphaError
+from ..files.run_folder import refuse_another
 from ..loading import load_text_encoder, load_tokenizer, load_transformer
 from ..rope import install_rope
 from ..settings import Settings, read_settings
@@ -33,7 +34,7 @@ from .muon import Muon
 from .plan import describe_plan
 from .processes import average_gradients, open_accelerator
 from .prompts import CachedPrompts, PromptEncoder
-from .run import Run, refuse_another
+from .run import FREE, Run
 from .schedule import Average, rate, set_rate
 from .sheets import draw_sheet
 from .sources import Batch, CacheSource, ImageSource
@@ -65,7 +66,7 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
         OmniAlphaError: anything a user can mend, before the first step where possible.
     """
     out = Path(out)
-    refuse_another(out, to_dict(config))
+    refuse_another(out, to_dict(config), free=FREE)
     accelerator = open_accelerator(config.precision)
     sharded = accelerator.distributed_type.name == "FSDP"
     if sharded and (config.train_text_encoder or config.optimizer == "muon"):
@@ -170,10 +171,11 @@ def build_parts(config: TransformerConfig, source, device: torch.device) -> Part
             tasks=tuple(task for task in MICRO_SETTINGS.tasks if config.weights.get(task, 0) > 0),
         )  # fmt: skip
     else:
-        folder = find_checkpoint(config.checkpoint)
+        checkpoint = Checkpoint(config.checkpoint)
+        folder = checkpoint.folder
         dtype = torch.bfloat16 if config.precision == "bf16" and device.type == "cuda" else torch.float32
-        tokenizer, text_encoder = load_tokenizer(folder), load_text_encoder(folder, dtype)
-        transformer, settings = load_transformer(folder, dtype, config.rope), read_settings(folder)
+        tokenizer, text_encoder = load_tokenizer(checkpoint), load_text_encoder(checkpoint, dtype)
+        transformer, settings = load_transformer(checkpoint, dtype, config.rope), read_settings(folder)
     transformer.requires_grad_(config.lora is None)
     text_encoder.requires_grad_(config.train_text_encoder)
     if config.lora:

@@ -15,11 +15,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from omnialpha.checkpoint import find_checkpoint
+from omnialpha.checkpoint_folder import Checkpoint
 from omnialpha.errors import OmniAlphaError
 from omnialpha.loading import load_tokenizer
-from omnialpha.request import plan
-from omnialpha.settings import read_json, read_settings
+from omnialpha.request import Request
 from omnialpha.text import encode_prompt, full_prompt
 
 HERE = Path(__file__).resolve().parent
@@ -67,7 +66,7 @@ class Encoder:
     def __init__(self):
         from transformers import Qwen2_5_VLConfig
 
-        self.config = Qwen2_5_VLConfig.from_dict(read_json(find_checkpoint() / "text_encoder/config.json"))
+        self.config = Qwen2_5_VLConfig.from_dict(Checkpoint().config("text_encoder"))
         self.device, self.dtype, self.seen = torch.device("cpu"), torch.float32, []
 
     def __call__(self, input_ids, **_):
@@ -80,14 +79,16 @@ class Encoder:
 @pytest.fixture(scope="module")
 def told():
     """What the library tells the model: tokens of a request's instruction and negative, or the error it says."""
-    settings, tokenizer = read_settings(find_checkpoint()), load_tokenizer(find_checkpoint())
+    checkpoint = Checkpoint()
+    tokenizer = load_tokenizer(checkpoint)
 
     def told(task: str | None, words: str | None, layers: list, **options) -> list | dict:
         encoder = Encoder()
         try:
             with warnings.catch_warnings(action="ignore"):
-                request = plan(settings, task, words, layers, guidance=2.0, **options)
-            for prompt in (request.instruction, request.negative):
+                request = Request(task=task, instruction=words, images=layers, guidance=2.0, **options)
+                plan = request.plan(checkpoint.settings)
+            for prompt in (plan.instruction, plan.negative):
                 encode_prompt(encoder, tokenizer, prompt, layers)
         except OmniAlphaError as error:
             return {"error": str(error)}
