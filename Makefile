@@ -23,7 +23,7 @@ demo: $(READY) ## run five families of tasks on the built-in checkpoint; picture
 	$(PY) -m omnialpha demo --out out/demo
 
 test: $(READY) ## all tests; those for ComfyUI and its frontend are skipped, loudly, where those are missing
-	$(PY) -m pytest
+	$(PY) -m pytest $(PYTEST)
 
 quick: $(READY) ## the tests that need neither ComfyUI nor much time
 	$(PY) -m pytest -m "not slow and not comfy and not browser"

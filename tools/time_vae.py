@@ -1,5 +1,5 @@
-"""What a layer costs in Qwen-Image's VAE: in this pack's library, in diffusers' own path, in ComfyUI's VAE one layer at a
-time, and there with all layers as the frames of a video (which mixes them, so it is no choice).
+"""What a layer costs in Qwen-Image's VAE: in this pack's library, in diffusers' own path, in ComfyUI's one at a time,
+and in ComfyUI's with all layers as the frames of a video (which mixes them, so it is no choice).
 
     python tools/time_vae.py                      # full width, 4 layers of 128 x 128, on every ComfyUI that is found
     python tools/time_vae.py --width 16 --side 256

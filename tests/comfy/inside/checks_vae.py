@@ -8,6 +8,8 @@ from comfy.ldm.wan.vae import WanVAE
 from inside import fails, golden, job, micro, part, picture, run, worst
 from safetensors.torch import load_file
 
+import nodes
+
 LATENT, PIXEL = 2e-5, 1e-5  # tolerances; a pixel in [0, 1] is half of one in [-1, 1]
 
 
@@ -74,6 +76,22 @@ def check_layers_do_not_mix():
     assert both.shape == (2, 64, 64, 4) and torch.equal(both[1:], single)
     assert worst(mask, 1 - both[..., 3]) == 0
     assert len(codec.decode(vae, torch.zeros(3, 16, 8, 8))) == 3, "a 4D latent is a batch of layers"
+
+
+def check_the_cores_own_nodes_take_layers_for_a_video():
+    """What our pages say of ComfyUI's VAE Encode, VAE Decode and Load VAE, and why there are nodes of our own."""
+    _, _, vae = micro()
+    images = torch.cat([picture(1, channels=4), picture(2, channels=4)])
+    (kept,) = nodes.VAEEncode().encode(vae, images)
+    (latent,) = run("OmniAlphaEncodeLayers", vae, images)
+    assert kept["samples"].shape[2] == 1 and worst(kept["samples"], latent["samples"][:, :, :1]) < LATENT
+    (frames,) = nodes.VAEDecode().decode(vae, latent)
+    assert len(frames) == 5, "frames of a video, not two layers"
+    try:
+        reads = comfy.sd.VAE(sd=weights()).output_channels == 4
+    except Exception:  # which one depends on the release
+        reads = False
+    assert not reads, "ComfyUI reads diffusers' names by now: say so in the pages"
 
 
 def check_tiles_agree_with_one_piece():
