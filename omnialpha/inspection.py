@@ -199,6 +199,13 @@ def _lora(path: Path, tensors: Mapping[str, TensorInfo], checkpoint: str | Path 
     unmatched += [f"{key}: not part of a LoRA pair" for key in lora.strays if checkpoint is None]
     if lora.style == "PEFT":
         hints.append("ComfyUI's LoRA loader matches none of these keys, silently; the command line can use them.")
+    stated = {lora.strength(module) for module, layer in lora.layers.items() if layer.alpha is None} - {1.0}
+    if stated:
+        facts["strength by metadata"] = sorted(round(strength, 4) for strength in stated)
+        hints.append(
+            "'OmniAlpha Load Checkpoint' reads this strength from the file, ComfyUI's LoRA nodes do not: multiply their "
+            "strength_model by it."
+        )
     more = [f"... and {len(unmatched) - 5} more"] if len(unmatched) > 5 else []
     return _report(path, "LoRA", facts, unmatched[:5] + more, hints)
 

@@ -180,11 +180,16 @@ def test_inspect_vae_files(tmp_path, capsys):
 def test_inspect_lora(tmp_path, capsys):
     lora = tmp_path / "lora.safetensors"
     module = "base_model.model.transformer_blocks.3.attn.to_q"
-    save_file({f"{module}.lora_A.weight": torch.ones(4, 128), f"{module}.lora_B.weight": torch.ones(128, 4)}, lora)
+    tensors = {f"{module}.lora_A.weight": torch.ones(4, 128), f"{module}.lora_B.weight": torch.ones(128, 4)}
+    save_file(tensors, lora)
     found = report(capsys, lora, "--checkpoint", "micro")
     assert found["kind"] == "LoRA" and found["facts"]["key style"] == "PEFT" and found["facts"]["rank"] == [4]
     assert found["facts"]["fits micro"] == "1 of 1 layers" and "silently" in found["hints"][0]
     assert report(capsys, lora)["facts"]["names"].startswith("1 of 1")
+    metadata = {"lora_adapter_metadata": json.dumps({"transformer.lora_alpha": 8})}
+    save_file(tensors, lora, metadata)
+    found = report(capsys, lora)
+    assert found["facts"]["strength by metadata"] == [2] and "strength_model" in found["hints"][-1]
 
 
 def test_inspect_other_things(tmp_path, capsys):
