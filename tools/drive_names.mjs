@@ -2,9 +2,9 @@
 // whether that ran and what could be read.
 //
 // Reads from stdin   {"url", "chromium", "folder": for screenshots, "graphs": {name: API graph}, "list": type of a node,
-//                     "listed": name of its input with a list of files}
+//                     "listed": name of its input with a list of files, "dropped": name of a file to drop on it}
 // writes to stdout   {"classic": facts, "vue": facts}; facts: {name: {"end", "ran", "labels": of the viewer, "said":
-//                     notes}, "list": {"entries", "ran"}}
+//                     notes}, "list": {"entries", "chosen", "ran"}}
 //
 // A script in a name calls ran(). frontend.py is the caller.
 import fs from 'node:fs';
@@ -42,12 +42,12 @@ async function runInPage([graph, seconds]) {
     if (document.querySelector('.omnialpha-name')) break;
     await settle(500);
   }
-  await settle(3000);
+  await settle(1500);
   return end;
 }
 
-/** Runs in the page: one node alone, and its list of files opened, as a click on it does. */
-async function listInPage([type, name]) {
+/** Runs in the page: one node alone, a file dropped on it; what the node calls that, and where its list of files is. */
+async function listInPage([type, name, dropped]) {
   const { app, LiteGraph } = window;
   const settle = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
   app.graph.clear();
@@ -60,10 +60,14 @@ async function listInPage([type, name]) {
   app.canvas.setDirty(true, true);
   await settle(1500);
   const widget = node.widgets.find((one) => one.name === name);
-  return [node.pos[0] + node.size[0] / 2, node.pos[1] + widget.last_y + 10];
+  const picture = await (await app.api.fetchApi(`/view?type=input&filename=${widget.options.values.at(-1)}`)).blob();
+  node.onDragDrop({ dataTransfer: { files: [new File([picture], dropped, { type: 'image/png' })], items: [] } });
+  await settle(2500);
+  const place = [node.pos[0] + node.size[0] / 2, node.pos[1] + widget.last_y + 10];
+  return { place, chosen: widget.value };
 }
 
-const { url, chromium, folder, graphs, list, listed } = JSON.parse(fs.readFileSync(0, 'utf8'));
+const { url, chromium, folder, graphs, list, listed, dropped } = JSON.parse(fs.readFileSync(0, 'utf8'));
 const browser = await launch(chromium);
 const results = {};
 try {
@@ -84,10 +88,11 @@ try {
       await page.waitForTimeout(500);
     }
     if (!vue) { // the lists of classic nodes are made of HTML
-      await page.mouse.click(...await page.evaluate(listInPage, [list, listed]));
+      const { place, chosen } = await page.evaluate(listInPage, [list, listed, dropped]);
+      await page.mouse.click(...place);
       await page.waitForTimeout(1500);
       const entries = await page.locator('.litemenu-entry').allTextContents();
-      facts.list = { entries, ran: await page.evaluate(() => window.scripts) };
+      facts.list = { entries, chosen, ran: await page.evaluate(() => window.scripts) };
       await page.screenshot({ path: `${folder}/${mode}-list.png` });
     }
     results[mode] = facts;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection
 
 from comfy_api.v0_0_2 import io
 
@@ -90,13 +90,13 @@ def one_each(found: list, count: int, name: str, per: str) -> list:
     return found * count if len(found) == 1 else found
 
 
-def chosen(value: str, options: Container[str], name: str) -> str:
+def chosen(value: str, options: Collection[str], name: str) -> str:
     """`value` of a list input, once more: ComfyUI lets what arrives by a link pass unseen.
 
     Raises:
         OmniAlphaError: it is none of the options.
     """
-    if value not in options:
+    if value not in list(options):  # of a table, too, for values that have no hash
         raise OmniAlphaError(f"{name} is {value!r}; expected one of: {', '.join(options)}.")
     return value
 

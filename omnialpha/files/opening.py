@@ -1,6 +1,6 @@
 """Opening picture files: the formats that we name, and no other.
 
-Pillow tells a format by a file's content and knows some fifty, most of which nobody looks after: each is a way in for
+Pillow tells a format by a file's content and knows some forty, most of which nobody looks after: each is a way in for
 whoever may hand over a file.
 """
 

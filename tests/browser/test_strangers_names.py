@@ -83,7 +83,8 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp(f"names-{request.param}")
     with comfy_server.ComfyServer(front_end=front_end) as server:
         write_files(folder, server.base / "input")
-        order = {"folder": folder, "graphs": GRAPHS, "list": "OmniAlphaLoadLayers", "listed": "file"}
+        order = {"folder": folder, "graphs": GRAPHS, "dropped": f"{TAG}.png"}
+        order |= {"list": "OmniAlphaLoadLayers", "listed": "file"}
         return frontend.run_script("drive_names.mjs", {"url": server.url, **order}, seconds=1200)
 
 
@@ -106,3 +107,4 @@ def test_words_of_strangers_are_read_as_they_are(seen: dict[str, dict], mode: st
     if mode == "classic":
         assert {"a.ora", "a.psd"} <= set(facts["list"]["entries"])
         assert not [entry for entry in facts["list"]["entries"] if "<" in entry]
+        assert facts["list"]["chosen"] == "_img src=x onerror=ran()_.png", "an upload gets a name that is no tag"

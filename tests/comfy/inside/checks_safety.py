@@ -76,6 +76,7 @@ def check_values_that_no_list_offers():
     model, clip, vae = micro()
     for call in (
         lambda: run("OmniAlphaPatchModel", model, True, TAG),
+        lambda: run("OmniAlphaPatchModel", model, True, [TAG]),
         lambda: run("OmniAlphaCompositeLayers", picture(1, channels=4), TAG),
         lambda: run("OmniAlphaLayer", image, mask, TAG),
         lambda: run("OmniAlphaAlpha", picture(1, channels=4), 0, 255, True, TAG),
