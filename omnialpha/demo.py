@@ -43,7 +43,7 @@ Layers = list[torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Measure:
+class SceneMeasure:
     """One number about a result, and what doing nothing would give.
 
     Attributes:
@@ -59,16 +59,16 @@ class Measure:
     trivial: str = ""
 
 
-def _alpha(index: int) -> tuple[Measure, ...]:
+def _alpha(index: int) -> tuple[SceneMeasure, ...]:
     """Measures of the foreground's alpha, where that is layer `index`."""
     return (
-        Measure(
+        SceneMeasure(
             "alpha MSE x1000",
             lambda scene, layers: 1000 * alpha_mse(layers[index][3], scene.foreground[3]),
             lambda scene: 1000 * alpha_mse(torch.ones_like(scene.mask), scene.foreground[3]),
             "all opaque",
         ),
-        Measure(
+        SceneMeasure(
             "soft IoU",
             lambda scene, layers: soft_iou(layers[index][3], scene.foreground[3]),
             lambda scene: soft_iou(torch.ones_like(scene.mask), scene.foreground[3]),
@@ -77,16 +77,16 @@ def _alpha(index: int) -> tuple[Measure, ...]:
     )
 
 
-_BACKGROUND = Measure(
+_BACKGROUND = SceneMeasure(
     "background PSNR dB",
     lambda scene, layers: psnr(over_colour(layers[0]), scene.background[:3]),
     lambda scene: psnr(scene.composite[:3], scene.background[:3]),
     "input unchanged",
 )
-_RECOMPOSED = Measure(
+_RECOMPOSED = SceneMeasure(
     "recomposed PSNR dB", lambda scene, layers: psnr(over_colour(flatten(layers)), scene.composite[:3])
 )
-_KEPT = Measure(
+_KEPT = SceneMeasure(
     "object kept PSNR dB",
     lambda scene, layers: psnr(over_colour(layers[0]), scene.foreground[:3], _solid(scene)),
     lambda scene: psnr(scene.background[:3], scene.foreground[:3], _solid(scene)),
@@ -99,7 +99,7 @@ def _solid(scene: Scene) -> torch.Tensor:
     return (scene.foreground[3] > 0.99).float()
 
 
-def measures(task_id: str) -> tuple[Measure, ...]:
+def measures(task_id: str) -> tuple[SceneMeasure, ...]:
     """What can be measured about a task; nothing where any good picture would do."""
     family = get_task(task_id).family
     if family == "matting":

@@ -96,4 +96,12 @@ def _compose(name: str, cutout: torch.Tensor, backdrop: torch.Tensor, place: tup
     box = torch.zeros_like(mask)
     if len(rows):
         box[max(0, int(rows[0]) - 4) : int(rows[-1]) + 5, max(0, int(columns[0]) - 4) : int(columns[-1]) + 5] = 1
-    return Scene(name, foreground, background, over(foreground, background), trimap(alpha, 4), mask, box)
+    return Scene(
+        name=name,
+        foreground=foreground,
+        background=background,
+        composite=over(foreground, background),
+        trimap=trimap(alpha, 4),
+        mask=mask,
+        coarse_mask=box,
+    )

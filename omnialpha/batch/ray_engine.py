@@ -129,7 +129,7 @@ class Tally:
         return self.begun[job]
 
 
-class Worker:
+class RayWorker:
     """What an actor of the pool does: a pipeline, a job at a time. Whatever happens to a job is an answer."""
 
     def __init__(self, checkpoint: str, device: str, tally):
@@ -170,7 +170,7 @@ class RayRun:
     """
 
     def __init__(
-        self, cluster: Cluster, graph: Workflow, jobs: Sequence[Job], journal: Journal, folder: Folder, say: Say
+        self, cluster: Cluster, graph: Workflow, jobs: Sequence[Job], *, journal: Journal, folder: Folder, say: Say
     ):
         from ..checkpoint_folder import Checkpoint
 
@@ -209,7 +209,7 @@ class RayRun:
         tally = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tally).remote()
         rows = [{"job": job.id, "values": json.dumps(self.values(job))} for job in jobs]
         answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            Worker, fn_constructor_args=(self.checkpoint, self.cluster.device, tally), batch_size=1,
+            RayWorker, fn_constructor_args=(self.checkpoint, self.cluster.device, tally), batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers), **share,
         )  # fmt: skip
         waiting = {job.id: job for job in jobs}
@@ -244,9 +244,13 @@ class RayRun:
         prompt_id = str(uuid.uuid4())
         self.journal.send(job.id, answer.worker, prompt_id)
         if answer.kind:
-            self.board.failed(job, prompt_id, answer.worker, answer.kind, answer.reason, time.monotonic())
+            self.board.failed(
+                job, prompt_id, answer.worker, kind=answer.kind, reason=answer.reason, now=time.monotonic()
+            )
         else:
-            self.board.fetched(job, prompt_id, answer.worker, results, answer.seconds, self.folder)
+            self.board.fetched(
+                job, prompt_id, answer.worker, results=results, seconds=answer.seconds, folder=self.folder
+            )
 
     def _written(self, job: Job, answer: Answer) -> list[Result]:
         """The layers on this disk, looked at, without their names yet. Raises DiskError, Damaged."""

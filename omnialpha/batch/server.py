@@ -111,7 +111,7 @@ class Server:
         except ServerTrouble as trouble:
             # Servers and proxies hang up in the middle of a body that is too large for them: then all else is well.
             self.check()
-            hint = f"{trouble} It was sent {_size(path)}, which may be more than it takes."
+            hint = f"{trouble} It was sent {_with_size(path)}, which may be more than it takes."
             raise ServerTrouble(hint, request=True) from None
         try:
             return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else answer["name"]
@@ -207,7 +207,7 @@ class Server:
         return parsed
 
     def _too_large(self, what: Path | None) -> str:
-        subject = _size(what) if what else "The workflow with its values"
+        subject = _with_size(what) if what else "The workflow with its values"
         limit = f"{self._limit / 1e6:.1f} MB" if isinstance(self._limit, int) else "100 MB unless told otherwise"
         return (
             f"{subject} is larger than {self.name} takes: {limit}, or less where a proxy before it says so. Start "
@@ -258,7 +258,7 @@ def _session():
     return Session()
 
 
-def _size(path: Path) -> str:
+def _with_size(path: Path) -> str:
     return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
 
 

@@ -18,7 +18,7 @@ from ..files.writing import lines_of, write_over
 from .compose import composite, over
 from .examples import read_rgba
 from .parallel import spread
-from .records import Record, Stack, Supervised, json_lines
+from .records import Record, StackRecord, Supervised, json_lines
 
 STORE = "measures.jsonl"
 CHUNK = 64  # records that a worker measures at a time; neighbours share pictures
@@ -101,7 +101,7 @@ def measure(record: Record, stamp: str = "") -> Measures:
     sizes = [f"{path.name} {shape.shape[1]}x{shape.shape[0]}" for path, shape in zip(record.files, pictures)]
     if len({picture.shape for picture in pictures}) > 1:
         return Measures(record.id, stamp, f"sizes differ: {', '.join(sizes)}")
-    stack = isinstance(record, Stack)
+    stack = isinstance(record, StackRecord)
     for path in record.layers[1:] if stack else [record.pictures["foreground"]]:
         with open_picture(path) as image:
             if not image.has_transparency_data:
@@ -117,8 +117,9 @@ def measure(record: Record, stamp: str = "") -> Measures:
     visible, solid = float((alpha > 0.05).mean()), float((alpha > 0.95).mean())
     seen = shown[..., :3] if shown is not None else composite(front, np.ones_like(front[..., :3]))
     colour = tuple(round(float(value), 4) for value in seen.mean((0, 1)))
-    return Measures(record.id, stamp, "", visible, solid, 1 - solid / max(visible, 1e-9), error,
-                    _hash(seen) + _hash(np.repeat(alpha[..., None], 3, -1)), colour)  # fmt: skip
+    numbers = (visible, solid, 1 - solid / max(visible, 1e-9), error)
+    prints = (_hash(seen) + _hash(np.repeat(alpha[..., None], 3, -1)), colour)
+    return Measures(record.id, stamp, "", *numbers, *prints)
 
 
 @lru_cache(16)

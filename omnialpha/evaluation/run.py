@@ -76,8 +76,10 @@ def evaluate(
             if classical is None or classical.record is not record:
                 classical = Classical(record, seed)
             kept = partial(answer_path, out, k, task) if out and k < keep else None
-            rows[record.id, task] = row = _measure(pipeline, record, task, classical if baselines else None, refined,
-                                                   samples, seed, kept, options)  # fmt: skip
+            rows[record.id, task] = row = _measure(
+                pipeline, record, task, classical if baselines else None, refined=refined, samples=samples, seed=seed,
+                kept=kept, options=options,
+            )  # fmt: skip
             if out:
                 _append(out / LINES, row)
         if progress:
@@ -123,7 +125,7 @@ def _load(checkpoint):
 
 
 def _measure(
-    pipeline, record: Record, task: str, classical: Classical | None, refined: bool, samples: int, seed: int,
+    pipeline, record: Record, task: str, classical: Classical | None, *, refined: bool, samples: int, seed: int,
     kept: Callable[[str], Path] | None, options: Mapping,
 ) -> Row:  # fmt: skip
     """One line: the values of every method, or why there are none."""

@@ -78,8 +78,8 @@ def check_names(names: Sequence[str]) -> list[str]:
     seen = set()
     for name in names:
         if (key := _key(name)) in seen:
-            shared = shorten(_plain(name), 80)
-            raise OmniAlphaError(f"Two layers would share the file name '{shared}'. Give each its own name.")
+            short = shorten(_plain(name), 80)
+            raise OmniAlphaError(f"Two layers would share the file name '{short}'. Give each its own name.")
         seen.add(key)
     return list(names)
 

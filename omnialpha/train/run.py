@@ -29,7 +29,7 @@ from .state import (
 FREE = ("save_every", "log_every", "sheet_every", "sheet_data", "held_out", "workers")  # these change no weights
 
 
-class Run:
+class TrainingRun:
     """A run in a folder: `config.json`, `log.jsonl`, TensorBoard's `events`, `sheets`, and `state`.
 
     The same command with the same configuration goes on where the folder's last state is; with another one it is

@@ -34,7 +34,7 @@ from .muon import Muon
 from .plan import describe_plan
 from .processes import average_gradients, open_accelerator
 from .prompts import CachedPrompts, PromptEncoder
-from .run import FREE, Run
+from .run import FREE, TrainingRun
 from .schedule import Average, rate, set_rate
 from .sheets import draw_sheet
 from .sources import Batch, CacheSource, ImageSource
@@ -59,8 +59,8 @@ class Parts:
 def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> None:
     """Run to the end, or go on with what a stopped run left in `out`.
 
-    Writes `out/checkpoint` (a complete checkpoint with averaged weights) or `out/lora.safetensors`, and what `run.Run`
-    writes.
+    Writes `out/checkpoint` (a complete checkpoint with averaged weights) or `out/lora.safetensors`, and what
+    `run.TrainingRun` writes.
 
     Raises:
         OmniAlphaError: anything a user can mend, before the first step where possible.
@@ -85,7 +85,7 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
         named = trained_parameters(modules)
     params = [param for _, param in named]
     average = Average(named, config.ema)
-    run = Run(
+    run = TrainingRun(
         out, to_dict(config), modules=modules, optimizers=optimizers, average=average, steps=config.steps,
         save_every=config.save_every, log_every=config.log_every, main=accelerator.is_main_process,
     )  # fmt: skip
@@ -100,7 +100,10 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
             # Fused attention has a slow bfloat16 backward pass on CPUs; at a hundred tokens plain products are faster.
             slow = config.precision == "bf16" and accelerator.device.type == "cpu"
             with accelerator.autocast(), sdpa_kernel(SDPBackend.MATH) if slow else nullcontext():
-                loss = batch_loss(parts.transformer, prompts, batch, config, generator, channels, accelerator.device)
+                loss = batch_loss(
+                    parts.transformer, prompts, batch, config, generator=generator, channels=channels,
+                    device=accelerator.device,
+                )  # fmt: skip
             accelerator.backward(loss / len(batches))
             run.note("loss", float(loss.detach()))
             run.note(f"loss/{batch.task}", run.pending["loss"][-1])
@@ -113,7 +116,7 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
         average.update()
         run.log_means(norm=float(norm))
         if run.due(config.save_every or config.steps):
-            export(parts, config, average, vae, out, accelerator)
+            export(parts, config, average, vae=vae, out=out, accelerator=accelerator)
         if config.sheet_data and run.due(config.sheet_every) and accelerator.is_main_process and not sharded:
             average.swap()
             run.sheet("tasks", draw_sheet(parts, vae, config, step + 1))
@@ -128,7 +131,7 @@ def trained_parameters(modules: dict[str, torch.nn.Module]) -> list[tuple[str, t
 
 
 def batch_loss(
-    transformer, prompts, batch: Batch, config: TransformerConfig, generator: torch.Generator,
+    transformer, prompts, batch: Batch, config: TransformerConfig, *, generator: torch.Generator,
     channels: torch.Tensor | None, device: torch.device,
 ) -> torch.Tensor:  # fmt: skip
     """The loss of one batch: noise it, ask the transformer for the velocity, compare layer by layer."""
@@ -206,7 +209,7 @@ def make_optimizers(
     return optimizers
 
 
-def export(parts: Parts, config: TransformerConfig, average: Average, vae, out: Path, accelerator) -> None:
+def export(parts: Parts, config: TransformerConfig, average: Average, *, vae, out: Path, accelerator) -> None:
     """Write what has been trained, averaged: a LoRA, or a complete checkpoint."""
     average.swap()
     try:

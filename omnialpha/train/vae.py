@@ -27,7 +27,7 @@ from .flow import noise_generator
 from .mean_path import start_with_means
 from .muon import Muon
 from .processes import average_gradients, open_accelerator
-from .run import FREE, Run
+from .run import FREE, TrainingRun
 from .schedule import Average, rate, set_rate
 from .vae_config import VAEConfig
 from .vae_critics import ObjectReader, PatchDiscriminator, Perceptual
@@ -43,7 +43,7 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
     """Run to the end, or go on with what a stopped run left in `out`.
 
     Writes `out/vae` (diffusers layout, averaged weights, latents_mean and latents_std measured), `out/training.json`
-    (the configuration, and how well held-out pictures came back before and after), and what `run.Run` writes.
+    (the configuration, and how well held-out pictures came back before and after), and what `run.TrainingRun` writes.
 
     Raises:
         OmniAlphaError: anything a user can mend, before the first step where possible.
@@ -69,7 +69,7 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
     optimizers = make_optimizers(vae, helpers, config)
     average = Average(list(vae.named_parameters()), config.ema)
     with accelerator.main_process_first():
-        run = Run(
+        run = TrainingRun(
             out, to_dict(config), modules={"vae": vae, **helpers},
             optimizers=optimizers, average=average, steps=config.steps, save_every=config.save_every,
             log_every=config.log_every, main=accelerator.is_main_process,
@@ -91,10 +91,17 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
                 posterior = encode(vae, shown.to(accelerator.device))
                 latents = sample(posterior, generator)
                 state = Step(
-                    truth[:decoded_part].to(accelerator.device), decode(vae, latents[:decoded_part]), posterior, colour,
-                    objects.to(accelerator.device), latents, reader,
-                    (config.background.mean, config.background.square), reference, perceptual,
-                )  # fmt: skip
+                    truth[:decoded_part].to(accelerator.device),
+                    decode(vae, latents[:decoded_part]),
+                    posterior,
+                    colour,
+                    objects=objects.to(accelerator.device),
+                    latents=latents,
+                    reader=reader,
+                    background=(config.background.mean, config.background.square),
+                    reference=reference,
+                    perceptual=perceptual,
+                )
                 total, parts = weighted_sum(state, weights)
                 if step >= judged:
                     term = adversarial(critic, state, total, vae.decoder.conv_out.weight)
