@@ -94,32 +94,36 @@ def _guided(family: str, verb: str, targets: tuple[str, ...], what: str) -> list
     }
     title = family.capitalize()
     rows = [
-        Task(f"{family}_auto", family, f"{title}, automatic", ("composite",), targets, "none",
-             f"{verb.format('the main object')}.", f"{what}; the model finds the main object itself."),
-        Task(f"{family}_text", family, f"{title} by text", ("composite",), targets, "required",
-             f"{verb.format('the object')}: {{text}}.", f"{what}; your text says which object."),
-    ]
+        (f"{family}_auto", family, f"{title}, automatic", ("composite",), targets, "none",
+         f"{verb.format('the main object')}.", f"{what}; the model finds the main object itself."),
+        (f"{family}_text", family, f"{title} by text", ("composite",), targets, "required",
+         f"{verb.format('the object')}: {{text}}.", f"{what}; your text says which object."),
+    ]  # fmt: skip
     rows += [
-        Task(f"{family}_{guide}", family, f"{title} by {name}", ("composite", guide), targets, "none",
-             f"{verb.format('the object')}, {phrase}.", f"{what}; {reason}.")
+        (f"{family}_{guide}", family, f"{title} by {name}", ("composite", guide), targets, "none",
+         f"{verb.format('the object')}, {phrase}.", f"{what}; {reason}.")
         for guide, (name, phrase, reason) in hints.items()
     ]  # fmt: skip
-    return rows
+    return [Task(*row) for row in rows]
 
+
+_MAKING = [
+    ("text_to_rgba", "generation", "Text to RGBA", (), ("foreground",), "required",
+     "Draw on a transparent background: {text}.", "Draws one object with transparency from your text."),
+    ("text_to_layers", "generation", "Text to layers", (), ("background", "foreground"), "required",
+     "Draw a background layer and an object layer: {text}.", "Draws a background and an object, as two layers."),
+    ("fg_to_full", "completion", "Object to full picture", ("foreground",), ("composite",), "optional",
+     "Place the object in a full picture. {text}", "Puts your cut-out object into a complete picture."),
+    ("bg_to_full", "completion", "Background to full picture", ("background",), ("composite",), "optional",
+     "Add an object to the background. {text}", "Puts an object into your background, as one picture."),
+    ("fg_to_bg", "completion", "Object to background", ("foreground",), ("background",), "optional",
+     "Draw a background for the object. {text}", "Draws a background that suits your cut-out object."),
+    ("bg_to_fg", "completion", "Background to object", ("background",), ("foreground",), "optional",
+     "Draw an object layer for the background. {text}", "Draws an object layer that suits your background."),
+]  # fmt: skip
 
 _ROWS = [
-    Task("text_to_rgba", "generation", "Text to RGBA", (), ("foreground",), "required",
-         "Draw on a transparent background: {text}.", "Draws one object with transparency from your text."),
-    Task("text_to_layers", "generation", "Text to layers", (), ("background", "foreground"), "required",
-         "Draw a background layer and an object layer: {text}.", "Draws a background and an object, as two layers."),
-    Task("fg_to_full", "completion", "Object to full picture", ("foreground",), ("composite",), "optional",
-         "Place the object in a full picture. {text}", "Puts your cut-out object into a complete picture."),
-    Task("bg_to_full", "completion", "Background to full picture", ("background",), ("composite",), "optional",
-         "Add an object to the background. {text}", "Puts an object into your background, as one picture."),
-    Task("fg_to_bg", "completion", "Object to background", ("foreground",), ("background",), "optional",
-         "Draw a background for the object. {text}", "Draws a background that suits your cut-out object."),
-    Task("bg_to_fg", "completion", "Background to object", ("background",), ("foreground",), "optional",
-         "Draw an object layer for the background. {text}", "Draws an object layer that suits your background."),
+    *(Task(*row) for row in _MAKING),
     *_guided("matting", "Cut out {}", ("foreground",), "Cuts an object out, with soft edges"),
     *_guided("removal", "Remove {}", ("background",), "Removes an object and paints what was behind it"),
     *_guided("decomposition", "Separate {} from the background", ("background", "foreground"),
