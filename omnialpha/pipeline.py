@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
+from einops import rearrange
 
 from .checkpoint import MICRO, check_folder, find_checkpoint, read_headers
 from .checks import Size, check_finite
@@ -211,7 +212,7 @@ class OmniAlphaPipeline(DiffusionPipeline):
             return guide(predictions[0], predictions[-1], request.guidance)
 
         def finish(x: torch.Tensor) -> list[torch.Tensor]:
-            latents = unpack(x, fitted.targets, h, w)[0].transpose(0, 1)
+            latents = rearrange(unpack(x, fitted.targets, h, w)[0], "c m h w -> m c h w")
             self._wake(self.vae)
             layers = fitted.restore([layer.cpu() for layer in decode_layers(self.vae, latents)])
             return [snap_alpha(layer) for layer in layers] if request.snap else layers

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ...omnialpha.checks import check_finite
@@ -34,7 +35,7 @@ def to_layers(image: Tensor, name: str = "The image") -> list[Tensor]:
             f"channels. Is something other than a picture connected?"
         )
     check_finite(image, name)
-    pictures = image.movedim(-1, 1).float().clamp(0, 1)  # BHWC -> BCHW
+    pictures = rearrange(image, "b h w c -> b c h w").float().clamp(0, 1)
     if pictures.shape[1] == 4:
         return list(pictures)
     return [opaque(picture.expand(3, -1, -1)) for picture in pictures]
@@ -50,7 +51,7 @@ def to_image(layers: Sequence[Tensor]) -> Tensor:
     if len(sizes) != 1:
         found = ", ".join(f"{w}x{h}" for h, w in sorted(sizes)) or "none"
         raise OmniAlphaError(f"Layers of one batch share one size; found {found} (width x height).")
-    return torch.stack(list(layers)).movedim(1, -1).contiguous()  # BCHW -> BHWC
+    return rearrange(torch.stack(list(layers)), "b c h w -> b h w c").contiguous()
 
 
 def to_bytes_exactly(layers: Sequence[Tensor]) -> list[Tensor]:
