@@ -7,7 +7,8 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick micro experiments soak test-lowest lint fmt browser-tools newest-frontend comfy-cli ray
+.PHONY: help setup demo check test quick lint format types fmt micro experiments soak test-lowest browser-tools
+.PHONY: newest-frontend comfy-cli ray
 .PHONY: templates workflows words pictures inputs clean
 
 help: ## list the targets
@@ -34,11 +35,20 @@ soak: $(READY) ## what batches survive: killed servers and clients, 500 jobs (ne
 test-lowest: ## the tests with the oldest packages that requirements.txt allows (Python 3.10 or 3.11)
 	$(MAKE) test VENV=.venv-lowest LOWEST=1
 
-lint: $(READY) ## ruff
+check: lint format types quick ## what every change has to pass: lint, format, types and the quick tests
+
+lint: $(READY) ## ruff's rules
 	$(PY) -m ruff check .
 
-fmt: $(READY) ## let ruff repair what it can: import order and simple findings
+format: $(READY) ## does ruff's format hold? `make fmt` makes it so
+	$(PY) -m ruff format --check .
+
+types: $(READY) ## pyright, basic, on the library and the nodes
+	$(PY) -m pyright
+
+fmt: $(READY) ## let ruff repair what it can: import order, simple findings, format
 	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
 
 browser-tools: tools/node_modules/playwright-core/package.json ## playwright-core for the frontend tests (needs npm)
 
@@ -85,7 +95,7 @@ micro: $(READY) ## retrain the built-in checkpoint from nothing, in runs/ (needs
 experiments: $(READY) ## train and measure what docs/experiments.md reports, with what `make micro` made (hours)
 	PYTHONPATH=. $(PY) tools/experiments.py
 
-pictures: $(READY) ## remake the pictures of the README with the built-in checkpoint
+pictures: $(READY) ## remake the pictures of README and docs with the built-in checkpoint
 	$(PY) tools/make_pictures.py
 
 inputs: $(READY) ## redraw the pictures the workflows open; needs EMOJI=node_modules folder, see tools/make_inputs.py

@@ -203,8 +203,8 @@ def _lora(path: Path, tensors: Mapping[str, TensorInfo], checkpoint: str | Path 
     if stated:
         facts["strength by metadata"] = sorted(round(strength, 4) for strength in stated)
         hints.append(
-            "'OmniAlpha Load Checkpoint' reads this strength from the file, ComfyUI's LoRA nodes do not: multiply their "
-            "strength_model by it."
+            "'OmniAlpha Load Checkpoint' reads this strength from the file, ComfyUI's LoRA nodes do not: multiply "
+            "their strength_model by it."
         )
     more = [f"... and {len(unmatched) - 5} more"] if len(unmatched) > 5 else []
     return _report(path, "LoRA", facts, unmatched[:5] + more, hints)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
 
@@ -87,7 +88,7 @@ def from_pil(image: Image.Image) -> Tensor:
         raise OmniAlphaError(
             f"A picture of mode {image.mode} cannot be converted to RGBA ({error}). Save it as an RGB or RGBA PNG."
         ) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
+    return rearrange(torch.from_numpy(pixels), "h w c -> c h w").contiguous().to(torch.float32).div_(255)
 
 
 def to_pil(layer: Tensor) -> Image.Image:
@@ -106,7 +107,8 @@ def to_uint8(layer: Tensor) -> Tensor:
         OmniAlphaError: not a layer, or it holds NaN or infinity.
     """
     check_finite(check_layer(layer), "The layer")
-    return (layer.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    steps = (layer.clamp(0, 1) * 255).round().to(torch.uint8)
+    return rearrange(steps, "c h w -> h w c").contiguous()
 
 
 def write_layer(layer: Tensor, path: str | os.PathLike, text: Mapping[str, str] | None = None) -> None:
@@ -190,10 +192,10 @@ def _deep_layer(high: Image.Image, low: Image.Image, rawmode: str) -> Tensor:
     """A layer from the high and the low bytes of a 16-bit picture."""
     low_bytes = np.asarray(low)
     if rawmode == _GREY_ALPHA:
-        grey_high, grey_low, alpha_high, alpha_low = np.moveaxis(low_bytes, 2, 0)
+        grey_high, grey_low, alpha_high, alpha_low = rearrange(low_bytes, "h w c -> c h w")
         grey, alpha = _words(grey_high, grey_low), _words(alpha_high, alpha_low)
         return _from_words(np.stack([grey, grey, grey, alpha]))
-    words = np.moveaxis(_words(np.asarray(high), low_bytes), 2, 0)
+    words = rearrange(_words(np.asarray(high), low_bytes), "h w c -> c h w")
     if len(words) == 3:
         words = np.concatenate([words, _key_alpha(words, high)[None]])
     return _from_words(words)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
+from einops import rearrange
 
 from .checkpoint import MICRO
 from .checkpoint_folder import Checkpoint
@@ -178,7 +179,7 @@ class OmniAlphaPipeline(DiffusionPipeline):
             return guide(predictions[0], predictions[-1], plan.guidance)
 
         def finish(x: torch.Tensor) -> list[torch.Tensor]:
-            latents = unpack(x, fitted.targets, h, w)[0].transpose(0, 1)
+            latents = rearrange(unpack(x, fitted.targets, h, w)[0], "c m h w -> m c h w")
             self._wake(self.vae)
             return plan.finish([layer.cpu() for layer in decode_layers(self.vae, latents)])
 

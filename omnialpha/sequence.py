@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .checks import Size, check_finite, check_layer, check_size
@@ -132,16 +133,13 @@ def patchify(latent: Tensor) -> Tensor:
     Raises:
         OmniAlphaError: h or w is odd.
     """
-    *lead, channels, h, w = latent.shape
+    h, w = latent.shape[-2:]
     if h % 2 or w % 2:
         raise OmniAlphaError(
             f"Latents are cut into 2x2 patches, so their sides must be even, got {h}x{w}: use pictures whose sides are "
             f"multiples of 16 pixels."
         )
-    # [..., C, h/2, 2, w/2, 2] -> [..., h/2, w/2, C, 2, 2]
-    patches = latent.unflatten(-1, (w // 2, 2)).unflatten(-3, (h // 2, 2))
-    patches = patches.movedim((-4, -2), (-5, -4))
-    return patches.reshape(*lead, (h // 2) * (w // 2), 4 * channels)
+    return rearrange(latent, "... c (row y) (column x) -> ... (row column) (c y x)", y=2, x=2)
 
 
 def unpatchify(tokens: Tensor, h: int, w: int) -> Tensor:
@@ -150,13 +148,10 @@ def unpatchify(tokens: Tensor, h: int, w: int) -> Tensor:
     Raises:
         OmniAlphaError: the number of tokens is not that of an h x w latent.
     """
-    *lead, count, values = tokens.shape
+    count, values = tokens.shape[-2:]
     if h % 2 or w % 2 or count != (h // 2) * (w // 2) or values % 4:
         raise OmniAlphaError(f"{count} tokens of {values} values do not make a latent of {h}x{w}.")
-    # [..., h/2, w/2, C, 2, 2] -> [..., C, h/2, 2, w/2, 2]
-    patches = tokens.reshape(*lead, h // 2, w // 2, values // 4, 2, 2)
-    patches = patches.movedim((-5, -4), (-4, -2))
-    return patches.reshape(*lead, values // 4, h, w)
+    return rearrange(tokens, "... (row column) (c y x) -> ... c (row y) (column x)", row=h // 2, y=2, x=2)
 
 
 def pack(targets: Tensor, inputs: list[Tensor]) -> tuple[Tensor, list[list[tuple[int, int, int]]]]:
@@ -195,5 +190,5 @@ def unpack(tokens: Tensor, m: int, h: int, w: int) -> Tensor:
     count = m * (h // 2) * (w // 2)
     if tokens.shape[1] < count:
         raise OmniAlphaError(f"{m} layers of {h}x{w} need {count} tokens, got {tokens.shape[1]}.")
-    layers = tokens[:, :count].unflatten(1, (m, -1))
-    return unpatchify(layers, h, w).movedim(1, 2)
+    layers = rearrange(tokens[:, :count], "b (m count) values -> b m count values", m=m)
+    return rearrange(unpatchify(layers, h, w), "b m c h w -> b c m h w")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from os import PathLike
 
 import torch
+from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .layers import checkerboard, opaque, to_pil
@@ -52,7 +53,7 @@ class Sheet:
                 if layer is not None:
                     page.paste(_cell(layer), (left, y))
         pixels = torch.frombuffer(bytearray(page.tobytes()), dtype=torch.uint8).view(page.height, page.width, 3)
-        return opaque(pixels.permute(2, 0, 1).float() / 255)
+        return opaque(rearrange(pixels, "h w c -> c h w").float() / 255)
 
     def save(self, path: str | PathLike) -> None:
         """Write the page as PNG, whole or not at all."""

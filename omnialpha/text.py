@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from einops import rearrange, repeat
 
 from .errors import OmniAlphaError
 from .layers import over_colour
@@ -114,7 +115,7 @@ def condition_image(layer: torch.Tensor) -> Image:
     from PIL import Image
 
     pixels = (over_colour(layer, (1.0, 1.0, 1.0)).clamp(0, 1) * 255).round().to(torch.uint8)
-    picture = Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()))
+    picture = Image.fromarray(np.ascontiguousarray(rearrange(pixels, "c h w -> h w c").cpu().numpy()))
     width, height = (max(SIDE_MINIMUM, round(side / SIDE_MULTIPLE) * SIDE_MULTIPLE) for side in picture.size)
     return picture if (width, height) == picture.size else picture.resize((width, height), Image.Resampling.BICUBIC)
 
@@ -156,11 +157,10 @@ def vision_patches(picture: Image, patch: int = 14, merge: int = 2, frames: int 
         become one token lie next to each other.
     """
     pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255.0)
-    pixels = ((pixels - torch.tensor(_MEAN)) / torch.tensor(_STD)).permute(2, 0, 1)
-    rows, columns = (side // (patch * merge) for side in pixels.shape[1:])
-    grid = pixels.reshape(3, rows, merge, patch, columns, merge, patch).permute(1, 4, 2, 5, 0, 3, 6)
-    grid = grid.unsqueeze(5).expand(*grid.shape[:5], frames, patch, patch)
-    return grid.reshape(rows * columns * merge * merge, 3 * frames * patch * patch)
+    pixels = (pixels - torch.tensor(_MEAN)) / torch.tensor(_STD)
+    pattern = "(row down y) (column right x) c -> (row column down right) c y x"
+    patches = rearrange(pixels, pattern, down=merge, right=merge, y=patch, x=patch)
+    return repeat(patches, "patch c y x -> patch (c frame y x)", frame=frames)
 
 
 def unfold_pictures(ids: Sequence[int], grids: Sequence[tuple[int, int]], image_id: int) -> list[int]:

@@ -114,6 +114,44 @@ def test_guides_tell_the_truth():
     assert not draw_coarse_mask(np.zeros((32, 32), np.float32), np.random.default_rng(0)).any()
 
 
+@pytest.mark.parametrize(("level", "kind"), [(255, 1), (250, 1), (249, 0.5), (128, 0.5), (5, 0.5), (4, 0), (0, 0)])
+def test_trimap_is_sure_of_the_last_five_levels(level, kind):
+    alpha = np.full((24, 40), level, np.uint8).astype(np.float32) / 255
+    assert np.all(draw_trimap(alpha, np.random.default_rng(1)) == kind)
+
+
+class Drawn:
+    """A random generator whose draws lie at one place of their range, from 0 to 1; it remembers the ranges."""
+
+    def __init__(self, share: float):
+        self.share, self.ranges = share, []
+
+    def uniform(self, low: float, high: float) -> float:
+        """One draw."""
+        self.ranges.append((low, high))
+        return low + self.share * (high - low)
+
+
+@pytest.mark.parametrize(("share", "band"), [(0, 2), (1, 16)])
+def test_trimap_widens_by_a_pixel_to_a_sixteenth_of_the_side(share, band):
+    alpha = np.zeros((128, 200), np.float32)
+    alpha[:, 100:] = 1
+    drawn = Drawn(share)
+    trimap = draw_trimap(alpha, drawn)
+    assert drawn.ranges == [(1, 128 / 16)]
+    assert np.array_equal(np.unique(trimap[:, 100 - band // 2 : 100 + band // 2]), [0.5])
+    assert np.all(trimap[:, : 100 - band // 2] == 0) and np.all(trimap[:, 100 + band // 2 :] == 1)
+
+
+def test_masks_cut_at_a_third_to_over_half_of_the_strongest_alpha():
+    alpha = np.linspace(0, 0.8, 101, dtype=np.float32)[None].repeat(4, 0)
+    for share, least in ((0, 0.3), (1, 0.6)):
+        drawn = Drawn(share)
+        mask = draw_mask(alpha, drawn)
+        assert drawn.ranges == [(0.3, 0.6)]
+        assert np.array_equal(mask[0], alpha[0] > least * alpha.max())
+
+
 def test_trimap_measures_the_distance_from_the_edge():
     alpha = np.zeros((64, 64), np.float32)
     alpha[:, 32:] = 1

@@ -60,6 +60,21 @@ def test_average_swaps_back_and_forth():
     assert torch.equal(weight.detach(), torch.ones(3))
 
 
+def test_young_averages_forget_faster():
+    weight = torch.nn.Parameter(torch.ones(1))
+    average = Average([("weight", weight)], decay=0.9)
+    expected, kept = 1.0, []
+    for step in range(1, 200):
+        with torch.no_grad():
+            weight.fill_(float(step))
+        average.update()
+        decay = min(0.9, (1 + step) / (20 + step))  # 2/21 at first, 0.9 from step 170 on
+        expected = decay * expected + (1 - decay) * step
+        kept.append(decay)
+        assert float(average.values["weight"]) == pytest.approx(expected, rel=1e-5)
+    assert kept[0] == pytest.approx(2 / 21) and kept[168] < 0.9 == kept[170]
+
+
 def test_start_with_means_carries_colour_and_alpha():
     torch.manual_seed(0)
     model = single_frame(start_with_means(build_vae()))

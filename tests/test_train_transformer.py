@@ -21,6 +21,7 @@ from omnialpha.config import read_config
 from omnialpha.data.records import StackRecord, Supervised
 from omnialpha.errors import OmniAlphaError
 from omnialpha.pipeline import OmniAlphaPipeline
+from omnialpha.sequence import patchify
 from omnialpha.tasks import TASKS
 from omnialpha.train.cache import words_of, write_cache
 from omnialpha.train.config import CacheConfig, DataPart, Times, TransformerConfig
@@ -117,6 +118,15 @@ def test_layers_count_the_same_whatever_their_size():
     assert float(loss) == 0.5
     only_first = torch.tensor([16.0] + [0.0] * 15)
     assert float(layer_loss(torch.zeros(1, 1, 64), [small], only_first)) == 1
+
+
+def test_channel_weights_fall_on_their_own_channels():
+    weights = torch.arange(16.0)
+    for channel in range(16):
+        latent = torch.zeros(1, 16, 4, 6)
+        latent[:, channel] = 1
+        loss = layer_loss(torch.zeros(1, 6, 64), [patchify(latent)], weights)
+        assert float(loss) == pytest.approx(channel / 16), "a token holds its latent's values channel by channel"
 
 
 @pytest.mark.parametrize("shape", ["uniform", "late", "logit_normal"])

@@ -2,7 +2,7 @@
 
     make pictures
 
-- docs/images/demo.png: the contact sheet of `python -m omnialpha demo`, and its table in the README itself;
+- docs/images/demo.png: the contact sheet of `python -m omnialpha demo`, and its table in docs/demo.md;
 - docs/images/families.png: what goes in and what comes out, one column per example workflow;
 - docs/images/workflow_*.png: the example workflows after a run, in the real frontend;
 - workflows/*.jpg: the thumbnails that ComfyUI shows beside them under Browse Templates.
@@ -119,16 +119,16 @@ def make_sheet() -> None:
         shutil.copy(out / "sheet.png", IMAGES / "demo.png")
     print(printed)
     table = "\n".join(line.rstrip() for line in printed.partition("\n\n")[0].splitlines())
-    readme = ROOT / "README.md"
+    page = ROOT / "docs/demo.md"
     text, count = re.subn(
         r"(<!-- demo -->\n```\n).*?(\n```)",
         lambda match: match[1] + table + match[2],
-        readme.read_text(encoding="utf-8"),
+        page.read_text(encoding="utf-8"),
         flags=re.S,
     )
     if count != 1:
-        raise RuntimeError("README.md has lost the place for the demo's table: <!-- demo --> and a code block")
-    readme.write_text(text, encoding="utf-8")
+        raise RuntimeError("docs/demo.md has lost the place for the demo's table: <!-- demo --> and a code block")
+    page.write_text(text, encoding="utf-8")
 
 
 def card(title: str, remark: str) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
+from einops import rearrange
 from torch import Tensor
 
 from ...omnialpha.sampling import guide
@@ -37,10 +38,10 @@ def rescaled_guidance(args: dict) -> Tensor:
         return cond
     h, w = cond.shape[-2:]
     guided = guide(_tokens(cond), _tokens(uncond), scale)
-    return unpatchify(guided, h + h % 2, w + w % 2)[..., :h, :w].movedim(-3, 1)
+    return rearrange(unpatchify(guided, h + h % 2, w + w % 2)[..., :h, :w], "b m c h w -> b c m h w")
 
 
 def _tokens(latent: Tensor) -> Tensor:
     """[B, 16, m, h, w] -> [B, m, tokens, 64]. Odd sides are padded with zeros, which add nothing to a norm."""
     h, w = latent.shape[-2:]
-    return patchify(F.pad(latent.movedim(1, -3), (0, w % 2, 0, h % 2)))
+    return patchify(F.pad(rearrange(latent, "b c m h w -> b m c h w"), (0, w % 2, 0, h % 2)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ...omnialpha.checks import check_finite
@@ -36,7 +37,7 @@ def to_layers(image: Tensor, name: str = "The image") -> list[Tensor]:
             f"channels. Is something other than a picture connected?"
         )
     check_finite(image, name)
-    pictures = image.movedim(-1, 1).float().clamp(0, 1)  # BHWC -> BCHW
+    pictures = rearrange(image, "b h w c -> b c h w").float().clamp(0, 1)
     if pictures.shape[1] == 4:
         return list(pictures)
     return [opaque(picture.expand(3, -1, -1)) for picture in pictures]
@@ -56,7 +57,7 @@ def to_image(layers: Sequence[Tensor], names: Sequence[str] = ()) -> Tensor:
     if len(sizes) != 1:
         found = ", ".join(f"{w}x{h}" for h, w in sorted(sizes)) or "none"
         raise OmniAlphaError(f"Layers of one batch share one size; found {found} (width x height).")
-    image = torch.stack(list(layers)).movedim(1, -1).contiguous()  # BCHW -> BHWC
+    image = rearrange(torch.stack(list(layers)), "b c h w -> b h w c").contiguous()
     if names:
         setattr(image, _NAMES, tuple(names))
     return image

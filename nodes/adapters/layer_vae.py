@@ -15,6 +15,7 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from comfy.utils import ProgressBar
+from einops import rearrange
 from torch import Tensor
 
 from ...omnialpha.checkpoint import load_tensors
@@ -143,7 +144,8 @@ def decode(vae: VAE, samples: Tensor, tile: int = 0) -> list[Tensor]:
         throw_exception_if_processing_interrupted()
         frames = latent[None, :, None]  # [1, 16, 1, h, w]
         image = vae.decode_tiled(frames, **_tiles(tile, PIXELS)) if tile else vae.decode(frames)
-        layers.append(image.reshape(-1, *image.shape[-3:])[0].movedim(-1, 0).float())  # [1, 1, H, W, 4] -> [4, H, W]
+        picture = image.reshape(-1, *image.shape[-3:])[0]  # of [1, 1, H, W, 4] or [1, H, W, 4]
+        layers.append(rearrange(picture, "h w c -> c h w").float())
         progress.update(1)
     return layers
 
@@ -166,7 +168,7 @@ def layer_latents(samples: Tensor) -> list[Tensor]:
             "The latent holds NaN or infinity: sampling failed. Usual causes are a MODEL in float16 (use bfloat16 or "
             "float32) and a damaged file."
         )
-    return [latent for batch in samples.movedim(2, 1) for latent in batch]
+    return list(rearrange(samples, "b c m h w -> (b m) c h w"))
 
 
 def _check_sides(layer: Tensor) -> None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from comfy.cli_args import LatentPreviewMethod, args
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -43,16 +44,16 @@ def previewer(model: ModelPatcher, vae: VAE) -> Callable[[Tensor], tuple] | None
 
 def contact_strip(latents: Tensor, mapping: Tensor) -> Tensor:
     """RAW latents [16, m, h, w] -> one layer [4, h, m * w]."""
-    colours = F.pad(latents.permute(2, 1, 3, 0), (0, 1), value=1.0) @ mapping  # [h, m, w, 4]
-    strip = colours.flatten(1, 2).permute(2, 0, 1).clamp(0, 1)
+    colours = F.pad(rearrange(latents, "values m h w -> h m w values"), (0, 1), value=1.0) @ mapping
+    strip = rearrange(colours, "h m w rgba -> rgba h (m w)").clamp(0, 1)
     return torch.where(torch.isfinite(strip), strip, 0)
 
 
 def fit(vae: VAE) -> Tensor:
     """[17, 4]: RGBA as a linear function of a RAW latent's 16 values and 1."""
     card = test_card()
-    latents = encode(vae, [card])[0][0, :, 0].flatten(1).T.cpu()  # [tokens, 16]
-    colours = F.avg_pool2d(card, PIXELS).flatten(1).T  # [tokens, 4]
+    latents = rearrange(encode(vae, [card])[0][0, :, 0], "values h w -> (h w) values").cpu()
+    colours = rearrange(F.avg_pool2d(card, PIXELS), "rgba h w -> (h w) rgba")
     with torch.inference_mode(False):
         known = F.pad(latents.float(), (0, 1), value=1.0)
         return torch.linalg.lstsq(known.double(), colours.double(), driver="gelsd").solution.float()

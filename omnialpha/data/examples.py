@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from ..errors import OmniAlphaError
 from ..pictures import read_layer
@@ -134,7 +135,7 @@ def read_rgba(path: Path) -> np.ndarray:
     Raises:
         OmniAlphaError: it cannot be read.
     """
-    return np.ascontiguousarray(read_layer(path).permute(1, 2, 0).numpy())
+    return np.ascontiguousarray(rearrange(read_layer(path), "c h w -> h w c").numpy())
 
 
 def opaque(picture: np.ndarray) -> np.ndarray:
@@ -145,7 +146,7 @@ def opaque(picture: np.ndarray) -> np.ndarray:
 
 def to_layer(pixels: np.ndarray) -> torch.Tensor:
     """[h, w, 4] array -> [4, H, W] tensor."""
-    return torch.from_numpy(np.ascontiguousarray(pixels, np.float32)).permute(2, 0, 1).contiguous()
+    return rearrange(torch.from_numpy(np.ascontiguousarray(pixels, np.float32)), "h w c -> c h w").contiguous()
 
 
 def _fitted(inputs: list[np.ndarray], targets: list[np.ndarray], rule: SizeRule | None):

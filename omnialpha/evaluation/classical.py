@@ -6,6 +6,7 @@ import warnings
 from functools import lru_cache
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..data.records import Record
@@ -53,7 +54,7 @@ def cut_out(method: str, picture: Tensor, trimap: Tensor) -> tuple[Tensor, Tenso
     for value, name in ((1, "object"), (0, "background")):
         if not (trimap == value).any():
             raise OmniAlphaError(f"{method} cannot start: the trimap marks no sure {name}.")
-    image, known = picture[:3].permute(1, 2, 0).double().numpy(), trimap.double().numpy()
+    image, known = rearrange(picture[:3], "c h w -> h w c").double().numpy(), trimap.double().numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -69,4 +70,4 @@ def cut_out(method: str, picture: Tensor, trimap: Tensor) -> tuple[Tensor, Tenso
 
 def _planes(rgb) -> Tensor:
     """[h, w, 3] -> [3, H, W] float32."""
-    return torch.from_numpy(rgb).permute(2, 0, 1).float()
+    return rearrange(torch.from_numpy(rgb), "h w c -> c h w").float()

@@ -18,6 +18,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import OmniAlphaError, OmniAlphaWarning
@@ -132,7 +133,7 @@ def _layers(stack: Stack):
 
 def _planes(layer: Tensor) -> list[bytes]:
     """Red, green, blue and alpha, a byte per pixel."""
-    return [plane.tobytes() for plane in np.moveaxis(to_uint8(layer).cpu().numpy(), 2, 0)]
+    return [plane.tobytes() for plane in rearrange(to_uint8(layer).cpu().numpy(), "h w c -> c h w")]
 
 
 def _merged_planes(stack: Stack) -> list[bytes]:
@@ -180,7 +181,7 @@ def _read(psd, path, hidden: bool) -> Stack:
 
 def _as_layer(array: np.ndarray) -> Tensor:
     """psd-tools' [H, W, C] floats -> [4, H, W]; C is 1 or 3 colours, with alpha or without."""
-    pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, 2, 0), np.float32)).clamp(0, 1)
+    pixels = torch.from_numpy(np.ascontiguousarray(rearrange(array, "h w c -> c h w"), np.float32)).clamp(0, 1)
     if len(pixels) < 3:
         pixels = torch.cat([pixels[:1].expand(3, -1, -1), pixels[1:]])
     return pixels[:4] if len(pixels) >= 4 else torch.cat([pixels, torch.ones_like(pixels[:1])])

@@ -171,7 +171,7 @@ def test_missing_file_is_named(comfy, graph):
 
 
 def test_core_nodes_agree_about_alpha(comfy, graph, stack):
-    """The README's table: which way round masks go between these nodes and ComfyUI's own."""
+    """The table of docs/masks.md: which way round masks go between these nodes and ComfyUI's own."""
     write_layer(stack.layers[1], comfy.base / "input/cut.png")
     true = read_layer(comfy.base / "input/cut.png")
     image, mask, *_ = graph.add("LoadImage", image="cut.png")
