@@ -16,7 +16,7 @@ from .checks import Size
 from .errors import OmniAlphaError
 from .sequence import FittedSequence, LayerSequence, round_size
 from .tasks import Task
-from .windows import Window, change_support, find_window, guide_support, matte_support, working_sizes
+from .windows import MARGIN, Window, change_support, find_window, guide_support, matte_support, working_sizes
 
 LOOKS = ("close", "whole")
 
@@ -83,7 +83,8 @@ def look_at(
     support = guide_support(sequence.layers[1][0]) if first is None else _find(first, task, whole)
     window = everything
     if first is None or support.float().mean() < SMALL:
-        window = find_window(support, _sizes(sequence, pixel_budget, multiple))
+        margin = MARGIN if task.guide_role or "foreground" in task.targets else 2 * MARGIN  # a change may miss parts
+        window = find_window(support, _sizes(sequence, pixel_budget, multiple), margin)
     if window.whole:
         return Look(window, whole.restore(run(whole) if first is None else first))
     close = replace(sequence, layers=[window.cut(layer) for layer in sequence.layers])

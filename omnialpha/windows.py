@@ -19,8 +19,9 @@ MARGIN = 0.25  # context around the object, as a share of its longer side; chose
 ASPECT = 2.0  # a window's longer side by its shorter one, at most, where the picture allows
 WORTH = 0.7  # a window that is a larger share of the picture shows hardly more of it than the whole
 SURE = 5 / 255  # a guide that is fainter is sure background: what an 8-bit or JPEG file leaves of black
-SEEN = 0.5  # of a first pass's highest alpha or greatest change: what is fainter is the model's doubt
-UNLIKE = 4.0  # times the usual difference between a picture and the model's drawing of it: a change
+SEEN = 0.5  # of a first pass's highest alpha: what is fainter is the model's doubt
+CHANGED = 0.25  # of a first pass's greatest difference from the picture,
+UNLIKE = 2.0  # or times the usual one, whichever is more: what is less is the model's softness
 
 
 @dataclass(frozen=True)
@@ -184,12 +185,12 @@ def matte_support(alpha: Tensor) -> Tensor:
 def change_support(picture: Tensor, background: Tensor) -> Tensor:
     """bool [H, W]: where a first pass's background differs from the picture it was given, both [4, H, W].
 
-    The model draws everything a little softer, so a change is what exceeds both half of the greatest difference and
-    `UNLIKE` times the usual one.
+    The model draws everything a little softer, so a change is what exceeds both `CHANGED` times the greatest difference
+    and `UNLIKE` times the usual one. Where object and background are alike, less of the object is found.
     """
     difference = (check_layer(picture)[:3] - check_layer(background)[:3]).abs().mean(dim=0)
     difference = F.avg_pool2d(difference[None], 3, 1, 1, count_include_pad=False)[0]
-    least = max(SURE, UNLIKE * float(difference.median()), SEEN * float(difference.max()))
+    least = max(SURE, UNLIKE * float(difference.median()), CHANGED * float(difference.max()))
     return _without_specks(difference > least)
 
 
