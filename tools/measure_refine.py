@@ -141,7 +141,7 @@ def guided(picture: torch.Tensor, alpha: torch.Tensor, radius: int, epsilon: flo
     return ((mean(slope) * picture).sum(dim=0) + mean(offset)[0]).clamp(0, 1)
 
 
-def symmetric_inverse(m: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Tensor]:
+def symmetric_inverse(m: dict[tuple[int, int], torch.Tensor]) -> dict[tuple[int, int], torch.Tensor]:
     """Of symmetric 3 x 3 matrices, one per pixel, given and returned as their upper triangles."""
     a, b, c, d, e, f = (m[key] for key in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)))
     first, second, third = d * f - e * e, c * e - b * f, b * e - c * d
