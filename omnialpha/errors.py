@@ -1,4 +1,4 @@
-"""What a user can cause: the one exception, and the one warning."""
+"""What a user can cause: an error, a warning, and an end before the end."""
 
 
 class OmniAlphaError(ValueError):
@@ -11,3 +11,7 @@ class OmniAlphaError(ValueError):
 
 class OmniAlphaWarning(UserWarning):
     """Something that runs but may not do what is hoped for, such as a task the checkpoint was not trained on."""
+
+
+class Cancelled(Exception):
+    """A callback asked a run to stop."""

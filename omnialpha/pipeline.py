@@ -20,7 +20,7 @@ from diffusers import DiffusionPipeline
 
 from .checkpoint import MICRO, check_folder, find_checkpoint, read_headers
 from .checks import Size, check_finite
-from .errors import OmniAlphaError, OmniAlphaWarning
+from .errors import Cancelled, OmniAlphaError, OmniAlphaWarning
 from .layers import snap_alpha
 from .loading import (
     check_parts,
@@ -43,10 +43,6 @@ VAE_SCALE = 8  # image pixels per latent pixel
 
 Preview = Callable[[], list[torch.Tensor]]
 Callback = Callable[[int, int, Preview], object]
-
-
-class Cancelled(Exception):
-    """A callback asked a run to stop."""
 
 
 class OmniAlphaPipeline(DiffusionPipeline):
