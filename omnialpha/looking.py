@@ -29,10 +29,12 @@ class Look:
 
     Attributes:
         window: where it looked last.
-        layers: what it made there, [4, *window.size], back to front.
+        fitted: what it saw there.
+        layers: what it made of that, [4, *window.size], back to front.
     """
 
     window: Window
+    fitted: FittedSequence
     layers: list[Tensor]
 
     def placed(self, picture: Tensor, roles: Sequence[str]) -> list[Tensor]:
@@ -78,7 +80,7 @@ def look_at(
     whole = sequence.fitted(pixel_budget, multiple)
     everything = Window.over(whole.frame.source)
     if look == "whole" or sequence.fit == "exact" or task is None or task.image_role != "composite":
-        return Look(everything, whole.restore(run(whole)))
+        return Look(everything, whole, whole.restore(run(whole)))
     first = None if task.guide_role else run(whole)
     support = guide_support(sequence.layers[1][0]) if first is None else _find(first, task, whole)
     window = everything
@@ -86,10 +88,10 @@ def look_at(
         margin = MARGIN if task.guide_role or "foreground" in task.targets else 2 * MARGIN  # a change may miss parts
         window = find_window(support, _sizes(sequence, pixel_budget, multiple), margin)
     if window.whole:
-        return Look(window, whole.restore(run(whole) if first is None else first))
+        return Look(window, whole, whole.restore(run(whole) if first is None else first))
     close = replace(sequence, layers=[window.cut(layer) for layer in sequence.layers])
     close = close.fitted(pixel_budget, multiple)
-    return Look(window, close.restore(run(close)))
+    return Look(window, close, close.restore(run(close)))
 
 
 def check_look(look: str) -> str:

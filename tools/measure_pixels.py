@@ -15,7 +15,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -35,10 +35,12 @@ from omnialpha.data.guides import draw_mask
 from omnialpha.data.materials import Materials, load_materials
 from omnialpha.errors import OmniAlphaError
 from omnialpha.evaluation.classical import cut_out
+from omnialpha.keeping import keep_pixels
 from omnialpha.layers import checkerboard, grey_layer, opaque, over, resize, trimap, write_layer
 from omnialpha.looking import Look, look_at
-from omnialpha.sequence import LayerSequence
+from omnialpha.sequence import FittedSequence, LayerSequence
 from omnialpha.tasks import TASKS
+from omnialpha.vae import decode_layers, encode_layers
 from omnialpha.windows import Window
 
 SIDE = 1024
@@ -134,7 +136,7 @@ class Answers:
             self.looks[look] = look_at(self.sequence, self.task, self._run, *budget, look)
         return self.looks[look]
 
-    def _run(self, fitted) -> list[Tensor]:
+    def _run(self, fitted: FittedSequence) -> list[Tensor]:
         guide = fitted.inputs[1][0] if self.task.guide_role else None
         return self.pipeline(
             self.task.id, images=fitted.inputs[:1], guide=guide, seed=self.seed, size=fitted.size, clean=False
@@ -143,6 +145,21 @@ class Answers:
     def redraw(self, look: str) -> list[Tensor]:
         """The model's own layers."""
         return self.look(look).placed(self.scene.picture, self.task.targets)
+
+    def keep(self, look: str) -> list[Tensor]:
+        """The picture's own pixels, and the model's for the rest."""
+        seen, role = self.look(look), self.task.guide_role
+        picture = seen.window.cut(self.scene.picture)
+        guide = seen.window.cut(self.scene.guides[role]) if role else None
+        layers = keep_pixels(
+            self.task, picture, seen.layers, seen.fitted.frame.inner, guide, lambda: self._round_trip(seen.fitted)
+        )
+        return replace(seen, layers=layers).placed(self.scene.picture, self.task.targets)
+
+    def _round_trip(self, fitted: FittedSequence) -> Tensor:
+        """The picture as the VAE gives it back."""
+        vae = self.pipeline.vae
+        return decode_layers(vae, encode_layers(vae, fitted.inputs[:1]))[0]
 
     def pymatting(self) -> list[Tensor]:
         """Closed-form matting with multi-level foreground colours, on the trimap the model gets."""
@@ -155,6 +172,8 @@ class Answers:
 VARIANTS: dict[str, tuple[Callable[[Answers], list[Tensor]], tuple[str, ...]]] = {
     "redraw, whole": (lambda answers: answers.redraw("whole"), DEFAULT),
     "redraw": (lambda answers: answers.redraw("close"), DEFAULT),
+    "keep, whole": (lambda answers: answers.keep("whole"), DEFAULT),
+    "keep": (lambda answers: answers.keep("close"), DEFAULT),
     "pymatting": (Answers.pymatting, ("matting_trimap",)),
 }
 
