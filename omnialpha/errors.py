@@ -1,4 +1,4 @@
-"""What a user can cause: the one exception, and the one warning."""
+"""What a user can cause: an error, a warning, and an end before the end."""
 
 import re
 
@@ -27,3 +27,6 @@ class OmniAlphaWarning(UserWarning):
 
     def __str__(self) -> str:
         return readable(super().__str__())
+
+class Cancelled(Exception):
+    """A callback asked a run to stop."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import check_layer, check_plane
 from .errors import OmniAlphaError
 from .pictures import from_pil, read_layer, to_pil, to_uint8, write_layer
+from .regions import shrink
 from .resizing import FITS, Frame, fit_size, resize, resize_plane, shows
 
 __all__ = [
@@ -208,13 +208,5 @@ def trimap(alpha: Tensor, width: int) -> Tensor:
     if width < 0:
         raise OmniAlphaError(f"A trimap's band cannot be {width} pixels wide; expected 0 or more.")
     check_plane(alpha)
-    object_, background = (_erode(sure, width) for sure in (alpha >= 1 - _HALF_STEP, alpha < _HALF_STEP))
+    object_, background = (shrink(sure, width) for sure in (alpha >= 1 - _HALF_STEP, alpha < _HALF_STEP))
     return torch.where(object_, 1.0, torch.where(background, 0.0, 0.5)).to(alpha.dtype)
-
-
-def _erode(region: Tensor, width: int) -> Tensor:
-    """[H, W] bool shrunk by `width` pixels; beyond the border the region goes on."""
-    outside = (~region)[None].float()
-    for kernel, padding in (((2 * width + 1, 1), (width, 0)), ((1, 2 * width + 1), (0, width))):
-        outside = F.max_pool2d(outside, kernel, stride=1, padding=padding)
-    return outside[0] == 0

@@ -20,7 +20,7 @@ from einops import rearrange
 from .checkpoint import MICRO
 from .checkpoint_folder import Checkpoint
 from .checks import check_finite
-from .errors import OmniAlphaError, OmniAlphaWarning
+from .errors import Cancelled, OmniAlphaError, OmniAlphaWarning
 from .files.writing import write_json
 from .loading import (
     check_parts,
@@ -43,10 +43,6 @@ VAE_SCALE = 8  # image pixels per latent pixel
 
 Preview = Callable[[], list[torch.Tensor]]
 Callback = Callable[[int, int, Preview], object]
-
-
-class Cancelled(Exception):
-    """A callback asked a run to stop."""
 
 
 class OmniAlphaPipeline(DiffusionPipeline):

@@ -94,7 +94,7 @@ class LayerSequence:
     def _working_size(self, source: Size, first: Size, pixels: float, multiple: int) -> Size:
         """Size of an input in the model."""
         if self.size is not None and source == first:
-            return _round_size(self.size, multiple)
+            return round_size(self.size, multiple)
         if self.fit == "exact":
             return _exact_size(source, multiple)
         return fit_size(*source, pixels, multiple)
@@ -105,10 +105,10 @@ class LayerSequence:
             square = fit_size(1, 1, pixels, multiple)
             return Frame(square, square, self.fit)
         source = check_size(self.size)
-        return Frame(source, _round_size(source, multiple), self.fit)
+        return Frame(source, round_size(source, multiple), self.fit)
 
 
-def _round_size(size: Size, multiple: int) -> Size:
+def round_size(size: Size, multiple: int) -> Size:
     """Each side to its nearest multiple, one multiple at least."""
     height, width = (max(multiple, round(side / multiple) * multiple) for side in size)
     return height, width
@@ -117,7 +117,7 @@ def _round_size(size: Size, multiple: int) -> Size:
 def _exact_size(source: Size, multiple: int) -> Size:
     """`source`, if its sides are multiples."""
     if any(side % multiple for side in source):
-        near = _round_size(source, multiple)
+        near = round_size(source, multiple)
         raise OmniAlphaError(
             f"Fit 'exact' needs sides that are multiples of {multiple}; a picture is {source[1]}x{source[0]} pixels "
             f"(width x height). Use fit 'scale' or 'pad', or resize it, for example to {near[1]}x{near[0]}."

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from omnialpha import refining
-from omnialpha.errors import OmniAlphaError
-from omnialpha.foreground import foreground_colour
+from omnialpha import closed_form, foreground, refining
+from omnialpha.errors import Cancelled, OmniAlphaError
+from omnialpha.foreground import background_colour, foreground_colour
 from omnialpha.layers import trimap
 from omnialpha.metrics import alpha_mse, grad
 from omnialpha.refining import refine, refine_alpha, seen_size
@@ -47,10 +48,10 @@ def test_a_matte_that_was_scaled_up_is_as_good():
 def test_means_of_the_coarse_alpha_are_kept():
     """Each coarse pixel stays, within the weight given to it, the mean of its fine ones."""
     picture, alpha, _ = scene()
-    coarse = torch.nn.functional.avg_pool2d(alpha[None], 4)[0]
+    coarse = F.avg_pool2d(alpha[None], 4)[0]
     fine = refine_alpha(picture, coarse)
-    again = torch.nn.functional.avg_pool2d(fine[None], 4)[0]
-    plain = torch.nn.functional.avg_pool2d(resize_plane(coarse, (96, 96))[None], 4)[0]
+    again = F.avg_pool2d(fine[None], 4)[0]
+    plain = F.avg_pool2d(resize_plane(coarse, (96, 96))[None], 4)[0]
     assert (again - coarse).abs().max() < 0.05 and (again - coarse).abs().mean() < (plain - coarse).abs().mean()
 
 
@@ -76,7 +77,7 @@ def test_pictures_without_any_texture_are_no_trouble():
 
 def blurred(alpha: torch.Tensor, width: int) -> torch.Tensor:
     """What a poor model makes of it: soft by `width` pixels."""
-    return torch.nn.functional.avg_pool2d(alpha[None], width, stride=1, padding=width // 2, count_include_pad=False)[0]
+    return F.avg_pool2d(alpha[None], width, stride=1, padding=width // 2, count_include_pad=False)[0]
 
 
 def test_a_trimap_is_kept_to_and_lets_the_picture_decide():
@@ -101,12 +102,11 @@ def test_with_a_trimap_it_is_closed_form_matting_with_a_hint():
     wanted = pymatting.estimate_alpha_cf(
         picture.permute(1, 2, 0).double().numpy(), known.double().numpy(), laplacian_kwargs={"epsilon": 1e-4}
     )
-    weights = refining.Weights(1e-4, 1e-9, 3000, enough=1e-9)
+    weights = closed_form.Weights(1e-4, 1e-9, 3000, torch.float64, 1e-9)
     band = known == 0.5
     start = torch.where(band, blurred(alpha, 11), known)
-    grid = refining._Grid((64, 64), (64, 64), picture.double())
-    found = refining._solve(picture.double(), start.double(), band.double(), start.double(), grid, weights)
-    assert (found.clamp(0, 1) - torch.from_numpy(wanted)).abs().max() < 1e-3
+    found = closed_form.solve(picture, start, band, start, weights)
+    assert (found.clamp(0, 1) - torch.from_numpy(wanted)).abs().max() < 4e-4
 
 
 @settings(max_examples=20)
@@ -151,35 +151,87 @@ def test_laplacian_is_levins():
             spread = centred.T @ centred / n + 1e-3 / n * np.eye(3)
             affinity = (1 + centred @ np.linalg.inv(spread) @ centred.T) / n
             wanted[np.ix_(index, index)] += np.eye(n) - affinity
-    laplacian = refining._Laplacian(picture, 1e-3)
-    found = torch.stack([laplacian(row.reshape(height, width)).flatten() for row in torch.eye(size).double()])
-    assert np.abs(found.numpy() - wanted).max() < 1e-8
+    tiles = closed_form.Tiles(torch.ones(height, width, dtype=torch.bool))
+    laplacian = closed_form.Laplacian(picture, tiles, 1e-3, torch.float64)
+    found = []
+    for row in torch.eye(size).double():
+        inside = F.pad(row.reshape(height, width), (0, closed_form.TILE - width, 0, closed_form.TILE - height))
+        found.append(laplacian(inside[..., None])[:height, :width].flatten())
+    assert np.abs(torch.stack(found).numpy() - wanted).max() < 1e-8
 
 
 @settings(max_examples=40)
-@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 20), st.integers(1, 20), st.integers(0, 9))
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
 @example(7, 1, 29, 2, 0)  # 7 * (29 / 7) is more than 29
 def test_means_over_cells(rows, columns, height, width, seed):
-    """A constant stays one, whole ratios are plain block means, and spreading is the adjoint; also of a part."""
+    """A constant stays one, whole ratios are plain block means, tiles know their part, and spreading is the adjoint."""
     coarse, fine = (min(rows, height), min(columns, width)), (height, width)
     generator = torch.Generator().manual_seed(seed)
     plane = torch.rand(fine, generator=generator, dtype=torch.float64)
-    whole = refining._Grid(coarse, fine, plane)
-    assert torch.allclose(whole.means(torch.ones_like(plane)), torch.ones(coarse, dtype=torch.float64))
+    means = closed_form.cell_means
+    assert torch.allclose(means(torch.ones_like(plane), coarse), torch.ones(coarse, dtype=torch.float64))
     if all(many % few == 0 for few, many in zip(coarse, fine)):
         blocks = plane.reshape(coarse[0], height // coarse[0], coarse[1], width // coarse[1]).mean(dim=(1, 3))
-        assert torch.allclose(whole.means(plane), blocks)
-    band = torch.zeros(fine, dtype=torch.bool)
-    band[height // 2, width // 3] = True
-    part = refining._Grid(coarse, fine, plane, refining._cells_around(band, coarse, fine))
-    inside = plane[part.pixels]
-    assert band[part.pixels].any()
-    for grid, pixels in ((whole, plane), (part, inside)):
-        means = grid.means(pixels)
-        cells = torch.rand(means.shape, generator=generator, dtype=torch.float64)
-        assert grid.spread(cells).shape == pixels.shape
-        assert torch.allclose((means * cells).sum(), (pixels * grid.spread(cells)).sum())
-    assert torch.allclose(part.means(inside)[1:-1, 1:-1], whole.means(plane)[part.cells][1:-1, 1:-1])
+        assert torch.allclose(means(plane, coarse), blocks)
+    region = torch.rand(fine, generator=generator) < 0.01
+    region[height // 2, width // 3] = True
+    tiles = closed_form.Tiles(region)
+    cells = closed_form.Cells(coarse, fine, tiles, plane)
+    inside = tiles.inside() * tiles.take(plane)
+    found = cells.collect(inside)
+    assert torch.allclose(found, means(tiles.put(torch.zeros_like(plane), inside), coarse))
+    some = torch.rand(coarse, generator=generator, dtype=torch.float64)
+    area = height * width / (coarse[0] * coarse[1])
+    assert torch.allclose((found * some).sum() * area, (inside * cells.spread(some, 1.0)).sum())
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 99))
+def test_tiles(height, width, seed):
+    """They cover their region, are put back where they were, and find each other's pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    region = torch.rand(height, width, generator=generator) < 0.01
+    tiles = closed_form.Tiles(region)
+    plane = torch.rand(height, width, generator=generator)
+    held = tiles.put(torch.zeros_like(plane), tiles.take(plane))
+    assert torch.equal(held[region], plane[region]) and torch.equal(held[held > 0], plane[held > 0])
+    flat = F.pad((tiles.take(plane) * tiles.inside()).flatten(), (0, 1))
+    beyond = tiles.inside(2) * tiles.take(held, 2)
+    assert torch.equal(flat[tiles.neighbours(2)], beyond)
+
+
+def test_a_large_band_is_solved_in_stretches(monkeypatch):
+    """With many more tiles than are solved at once, what all of them together give."""
+    picture, alpha, _ = scene(200)
+    coarse = resize_plane(alpha, (50, 50))
+    whole = refine_alpha(picture, coarse)
+    monkeypatch.setattr(closed_form, "MOST", 24)
+    monkeypatch.setattr(closed_form, "COMMON", 16)
+    assert (refine_alpha(picture, coarse) - whole).abs().mean() < 1e-3
+
+
+@pytest.mark.parametrize("most", [closed_form.MOST, 12])
+def test_a_large_band_is_sought_coarse_to_fine(monkeypatch, most):
+    """On three levels, as good as at once, and what is sure in the trimap stays."""
+    picture, alpha, _ = scene(199)
+    known, poor = trimap(alpha, 12), blurred(alpha, 21)
+    whole = refine_alpha(picture, poor, trimap=known)
+    monkeypatch.setattr(refining, "MANY", int((known == 0.5).sum()) // 8)
+    monkeypatch.setattr(closed_form, "MOST", most)
+    monkeypatch.setattr(closed_form, "COMMON", most // 2)
+    fine = refine_alpha(picture, poor, trimap=known)
+    assert torch.equal(fine[known != 0.5], known[known != 0.5])
+    assert alpha_mse(fine, alpha) < 1.1 * alpha_mse(whole, alpha)
+
+
+def test_refining_is_watched_and_can_be_stopped():
+    picture, alpha, _ = scene()
+    poor, known = blurred(alpha, 11), trimap(alpha, 6)
+    shares = []
+    refine(picture, poor, trimap=known, progress=shares.append)
+    assert shares == sorted(shares) and 0 <= shares[0] < 0.2 and shares[-1] == 1 and len(shares) > 10
+    with pytest.raises(Cancelled):
+        refine(picture, poor, trimap=known, progress=lambda done: done < 0.3)
 
 
 def test_foreground_takes_the_background_out():
@@ -216,6 +268,38 @@ def test_foreground_is_pymattings(size):
     soft = alpha * ((alpha > 0.02) & (alpha < 0.98))
     error = lambda colour: float(((colour - truth).abs().mean(dim=0) * soft).sum() / soft.sum())  # noqa: E731
     assert error(ours) < 1.2 * error(theirs) + 0.002
+
+
+@settings(max_examples=5)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 99))
+def test_tiles_of_soft_pixels_change_nothing(height, width, seed):
+    """Colours are those of all pixels swept at once, bit for bit, wherever the object shows."""
+    generator = torch.Generator().manual_seed(seed)
+    picture, alpha = torch.rand(3, height, width, generator=generator), torch.zeros(height, width)
+    alpha[height // 2 :] = 1
+    spots = torch.rand(height, width, generator=generator) < 3 / (height * width)
+    alpha[spots] = torch.rand(int(spots.sum()), generator=generator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(foreground, "TILE", 16)
+        tiled = foreground_colour(picture, alpha)
+        patch.setattr(foreground, "TILE", 1000)
+        levels = foreground._levels
+        patch.setattr(foreground, "_levels", lambda size, soft: [(a, b | True, c) for a, b, c in levels(size, soft)])
+        shown = alpha > 0
+        assert torch.equal(tiled[:, shown], foreground_colour(picture, alpha)[:, shown])
+    assert torch.equal(tiled[:, alpha == 1], picture[:, alpha == 1]) and not tiled[:, alpha == 0].any()
+
+
+def test_a_known_object_leaves_its_background():
+    """What is behind the soft parts, by the same method, and the picture where there is nothing in front."""
+    picture, alpha, truth = scene(soft=12)
+    behind = background_colour(picture, alpha)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 96), indexing="ij")
+    truth = torch.stack([0.1 + 0 * x, 0.4 + 0.2 * x, 0.8 + 0.1 * y])
+    soft = (1 - alpha) * ((alpha > 0.02) & (alpha < 0.98))
+    error = lambda colour: float(((colour - truth).abs().mean(dim=0) * soft).sum() / soft.sum())  # noqa: E731
+    assert error(behind) < 0.15 * error(picture)
+    assert torch.equal(behind[:, alpha == 0], picture[:, alpha == 0])
 
 
 def test_refusals():

@@ -25,7 +25,7 @@ from omnialpha.data.records import read_records
 from omnialpha.foreground import foreground_colour
 from omnialpha.layers import read_layer, resize, trimap
 from omnialpha.metrics import alpha_mse, grad, unknown
-from omnialpha.refining import refine_alpha, symmetric_inverse
+from omnialpha.refining import refine_alpha
 from omnialpha.resizing import fit_size, resize_plane
 
 GUIDED = {"radius": 4, "epsilon": 1e-4}
@@ -139,6 +139,18 @@ def guided(picture: torch.Tensor, alpha: torch.Tensor, radius: int, epsilon: flo
     slope = torch.stack([sum(inverse[min(i, j), max(i, j)] * covariance[j] for j in range(3)) for i in range(3)])
     offset = level - (slope * centre).sum(dim=0, keepdim=True)
     return ((mean(slope) * picture).sum(dim=0) + mean(offset)[0]).clamp(0, 1)
+
+
+def symmetric_inverse(m: dict[tuple[int, int], torch.Tensor]) -> dict[tuple[int, int], torch.Tensor]:
+    """Of symmetric 3 x 3 matrices, one per pixel, given and returned as their upper triangles."""
+    a, b, c, d, e, f = (m[key] for key in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)))
+    first, second, third = d * f - e * e, c * e - b * f, b * e - c * d
+    determinant = a * first + b * second + c * third
+    return {
+        (0, 0): first / determinant, (0, 1): second / determinant, (0, 2): third / determinant,
+        (1, 1): (a * f - c * c) / determinant, (1, 2): (b * c - a * e) / determinant,
+        (2, 2): (a * d - b * b) / determinant,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
