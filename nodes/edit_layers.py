@@ -3,8 +3,8 @@
 from comfy_api.v0_0_2 import io
 
 from ..omnialpha.arranging import arrange, arrange_names, parse_order
-from ..omnialpha.files.stack import parse_names
-from .adapters.images import to_image, to_layers, transparency
+from ..omnialpha.files.names import distinct, parse_names
+from .adapters.images import names_of, to_image, to_layers, transparency
 from .adapters.inputs import mask_output
 from .adapters.wires import CATEGORY
 
@@ -28,7 +28,12 @@ class OmniAlphaEditLayers(io.ComfyNode):
                     "the other way round. '2-4': a range. '0+1, 2': the first two merged. -1 is the one in front.",
                 ),
                 io.String.Input(
-                    "names", multiline=True, default="", optional=True, tooltip="One name per line, back to front."
+                    "names",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="Of the layers, back to front: one per line, or all on one line with commas between them. "
+                    "Empty: as the layers are called, else background, layer 1, ...",
                 ),
             ],
             outputs=[
@@ -40,8 +45,8 @@ class OmniAlphaEditLayers(io.ComfyNode):
 
     @classmethod
     def execute(cls, layers, order, names="") -> io.NodeOutput:
-        layers = to_layers(layers, "The layers")
+        known, layers = names_of(layers), to_layers(layers, "The layers")
         numbers = parse_order(order, len(layers))
-        names = arrange_names(parse_names(names, len(layers)), numbers)
+        names = distinct(arrange_names(parse_names(names, len(layers), known), numbers))
         layers = arrange(layers, numbers)
-        return io.NodeOutput(to_image(layers), transparency(layers), "\n".join(names))
+        return io.NodeOutput(to_image(layers, names), transparency(layers), "\n".join(names))

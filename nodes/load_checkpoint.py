@@ -1,11 +1,10 @@
 """OmniAlpha Load Checkpoint: MODEL, CLIP and VAE from one folder."""
 
-from dataclasses import replace
-
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha.checkpoint import check_folder, load_tensors
-from ..omnialpha.settings import FILE_NAME, PUBLIC, read_json, read_settings
+from ..omnialpha.checkpoint import load_tensors
+from ..omnialpha.checkpoint_folder import Checkpoint
+from ..omnialpha.json_files import read_json
 from .adapters import folders
 from .adapters.layer_vae import build_vae
 from .adapters.lora import apply_lora
@@ -49,20 +48,14 @@ class OmniAlphaLoadCheckpoint(io.ComfyNode):
 
     @classmethod
     def execute(cls, checkpoint) -> io.NodeOutput:
-        folder = folders.checkpoint_folder(checkpoint)
-        # The public checkpoint is Qwen-Image-Edit-2509's folder plus these two.
-        rgba_vae, lora = folder / "rgba_vae", folder / "lora"
-        vae_folder = rgba_vae if rgba_vae.is_dir() else folder / "vae"
-        check_folder(folder, vae_elsewhere=rgba_vae.is_dir())
-        settings = read_settings(folder)
-        vae = build_vae(load_tensors(vae_folder), f"{checkpoint}/{vae_folder.name}")
+        found = Checkpoint(folders.checkpoint_folder(checkpoint)).check()
+        folder, settings = found.folder, found.settings
+        vae = build_vae(load_tensors(found.vae), f"{checkpoint}/{found.vae.name}")
         clip = load_text_encoder(folder / "text_encoder", folder / "tokenizer")
-        config = vae_folder / "config.json"
+        config = found.vae / "config.json"
         statistics = latent_statistics(read_json(config)) if config.is_file() else None
         model = load_transformer(folder / "transformer", statistics)
-        if lora.is_dir():
-            model = apply_lora(model, load_tensors(lora), f"{checkpoint}/lora")
-            if not (folder / FILE_NAME).is_file():
-                settings = replace(settings, tasks=PUBLIC)
+        if found.lora is not None:
+            model = apply_lora(model, load_tensors(found.lora), f"{checkpoint}/{found.lora.name}")
         attach(settings, model, clip.patcher, vae.patcher)
         return io.NodeOutput(model, clip, vae)

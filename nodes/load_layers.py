@@ -70,4 +70,4 @@ class OmniAlphaLoadLayers(io.ComfyNode):
         doubts = [str(one.message) for one in caught if issubclass(one.category, OmniAlphaWarning)]
         show_note(cls.hidden.unique_id if cls.hidden else None, "\n".join(doubts))
         layers = [without_hidden(layer) for layer in stack.layers] if clean_hidden else stack.layers
-        return io.NodeOutput(to_image(layers), transparency(layers), "\n".join(stack.names))
+        return io.NodeOutput(to_image(layers, stack.names), transparency(layers), "\n".join(stack.names))

@@ -70,27 +70,28 @@ class OmniAlphaLoadLayersFromFolder(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, source, folder, pattern, together, start=0, limit=0, **_):
         try:
-            return [stamp(path) for path in _files(source, folder, pattern, together, start, limit)]
+            files = _files(source, folder, pattern, together=together, start=start, limit=limit)
+            return [stamp(path) for path in files]
         except OmniAlphaError as error:
             return str(error)
 
     @classmethod
     def execute(cls, source, folder, pattern, together, start=0, limit=0, clean_hidden=True) -> io.NodeOutput:
-        files = _files(source, folder, pattern, together, start, limit)
+        files = _files(source, folder, pattern, together=together, start=start, limit=limit)
         if together:
             stacks, titles = [read_pictures(files)], [files[0].parent.name]
         else:
             stacks, titles = [read_stack(file) for file in files], [file.stem for file in files]
         layers = [[without_hidden(x) if clean_hidden else x for x in stack.layers] for stack in stacks]
         return io.NodeOutput(
-            [to_image(each) for each in layers],
+            [to_image(each, stack.names) for each, stack in zip(layers, stacks)],
             [transparency(each) for each in layers],
             ["\n".join(stack.names) for stack in stacks],
             titles,
         )
 
 
-def _files(source: str, folder: str, pattern: str, together: bool, start: int, limit: int) -> list:
+def _files(source: str, folder: str, pattern: str, *, together: bool, start: int, limit: int) -> list:
     """The files that are meant, sorted as people count.
 
     Raises:

@@ -2,9 +2,9 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha.labels import label_layers
+from ..omnialpha.files.names import label_layers
 from .adapters.files import save_layers
-from .adapters.images import to_layers
+from .adapters.images import names_of, to_layers
 from .adapters.wires import CATEGORY
 
 
@@ -25,8 +25,8 @@ class OmniAlphaPreviewLayers(io.ComfyNode):
                     "names",
                     default="",
                     optional=True,
-                    tooltip="Names for the layers, back to front, one per line or with commas between them. Empty: "
-                    "background, layer 1, layer 2, ...",
+                    tooltip="Of the layers, back to front: one per line, or all on one line with commas between them. "
+                    "Empty: as the layers are called, else background, layer 1, ...",
                 ),
             ],
             outputs=[],
@@ -35,6 +35,7 @@ class OmniAlphaPreviewLayers(io.ComfyNode):
 
     @classmethod
     def execute(cls, layers, names="") -> io.NodeOutput:
+        known = names_of(layers)
         saved = save_layers(to_layers(layers, "The layers"), "OmniAlpha.preview", io.FolderType.temp, cls.hidden)
         # "images" is what every frontend and client shows; the viewer in web/ lays these files over each other.
-        return io.NodeOutput(ui={"images": saved, "omnialpha_names": label_layers(names, len(saved))})
+        return io.NodeOutput(ui={"images": saved, "omnialpha_names": label_layers(names, len(saved), known)})

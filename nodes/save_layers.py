@@ -3,8 +3,8 @@
 from comfy_api.v0_0_2 import io
 
 from ..omnialpha.files.formats import FORMATS, Stack
-from ..omnialpha.files.stack import parse_names
-from .adapters.images import to_layers
+from ..omnialpha.files.names import parse_names
+from .adapters.images import names_of, to_layers
 from .adapters.saving import save_stack
 from .adapters.wires import CATEGORY
 
@@ -38,8 +38,8 @@ class OmniAlphaSaveLayers(io.ComfyNode):
                     multiline=True,
                     default="",
                     optional=True,
-                    tooltip="One name per line, back to front: of the layers in the file, or of the files. Empty: "
-                    "layer0, layer1, ...",
+                    tooltip="Of the layers in the file, or of the files, back to front: one per line, or all on one "
+                    "line with commas between them. Empty: as the layers are called, else background, layer 1, ...",
                 ),
                 io.Boolean.Input(
                     "numbered",
@@ -59,7 +59,7 @@ class OmniAlphaSaveLayers(io.ComfyNode):
 
     @classmethod
     def execute(cls, layers, filename_prefix, format="png", names="", numbered=True) -> io.NodeOutput:
-        layers = [layer.cpu() for layer in to_layers(layers, "The layers")]
-        stack = Stack(layers, parse_names(names, len(layers)))
+        known, layers = names_of(layers), [layer.cpu() for layer in to_layers(layers, "The layers")]
+        stack = Stack(layers, parse_names(names, len(layers), known))
         paths, shown = save_stack(stack, filename_prefix, format, numbered, cls.hidden)
         return io.NodeOutput(paths, ui=shown)

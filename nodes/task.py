@@ -7,8 +7,8 @@ import comfy.samplers
 from comfy_api.v0_0_2 import io
 
 from ..omnialpha.errors import OmniAlphaError, OmniAlphaWarning
-from ..omnialpha.layers import flatten, snap_alpha
-from ..omnialpha.request import Request, plan
+from ..omnialpha.layers import flatten
+from ..omnialpha.request import Plan, Request
 from ..omnialpha.sampling import sigmas
 from ..omnialpha.settings import Settings
 from ..omnialpha.tasks import ROLES, TASKS, Task, by_family, get_task
@@ -116,14 +116,14 @@ class OmniAlphaTask(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         model = ensure_patched(model)
         settings = settings_of(model, clip.patcher, vae.patcher)
-        request = _plan(
-            settings, cls.hidden.unique_id if cls.hidden else None, task, image, guide, text, instruction,
-            seed=seed, steps=steps or None, guidance=guidance or None, fit=fit, negative=negative,
-            size=explicit_size(width, height), snap=snap_alpha,
+        plan = _plan(
+            settings, image, guide, cls.hidden.unique_id if cls.hidden else None, task=task, text=text,
+            instruction=instruction, seed=seed, steps=steps or None, guidance=guidance or None, fit=fit,
+            negative=negative, size=explicit_size(width, height), snap=snap_alpha,
         )  # fmt: skip
-        layers = to_bytes_exactly(run(request, settings, model, clip, vae, sampler))
+        layers = to_bytes_exactly(run(plan, settings, model=model, clip=clip, vae=vae, sampler=sampler))
         composite = to_bytes_exactly([flatten(layers)])
-        return io.NodeOutput(to_image(layers), transparency(layers), to_image(composite))
+        return io.NodeOutput(to_image(layers, plan.names), transparency(layers), to_image(composite))
 
 
 def _for_the_page(row: Task) -> dict:
@@ -131,29 +131,28 @@ def _for_the_page(row: Task) -> dict:
     return {"image": row.image_role, "guide": row.guide_role, "text": row.text, "instruction": row.instruction}
 
 
-def run(request: Request, settings: Settings, model, clip, vae, sampler: str) -> list:
-    """Layers [4, H, W] of a request, in the frame of its first picture."""
-    fitted, guided = request.fitted, request.guidance > 1
-    prompts = [request.instruction, request.negative] if guided else [request.instruction]
+def run(plan: Plan, settings: Settings, *, model, clip, vae, sampler: str) -> list:
+    """Layers [4, H, W] of a plan, in the frame of its first picture."""
+    fitted, guided = plan.fitted, plan.guidance > 1
+    prompts = [plan.instruction, plan.negative] if guided else [plan.instruction]
     conditionings = condition(clip, vae, fitted, prompts)
     latent = empty_latent(fitted.targets, fitted.size)["samples"]
     tokens = latent[0, 0].numel() // 4
     samples = sample(
         model,
-        conditionings[0],
-        conditionings[-1],
         latent,
-        sigmas(request.steps, tokens, settings.schedule),
-        request.guidance if guided else 1.0,
-        request.seed,
-        sampler,
-        previewer(model, vae),
+        sigmas(plan.steps, tokens, settings.schedule),
+        positive=conditionings[0],
+        negative=conditionings[-1],
+        scale=plan.guidance if guided else 1.0,
+        seed=plan.seed,
+        sampler=sampler,
+        preview=previewer(model, vae),
     )
-    layers = fitted.restore(layer_vae.decode(vae, samples))
-    return [snap_alpha(layer) for layer in layers] if request.snap else layers
+    return plan.finish(layer_vae.decode(vae, samples))
 
 
-def _plan(settings: Settings, node_id, task: str, image, guide, text: str, instruction: str, **options) -> Request:
+def _plan(settings: Settings, image, guide, node_id=None, *, task: str, **asked) -> Plan:
     """The library's plan for the node's inputs; what may disappoint is said on the node."""
     row = get_task(task)
     _check_connected(row, image is not None, guide is not None)
@@ -163,12 +162,12 @@ def _plan(settings: Settings, node_id, task: str, image, guide, text: str, instr
         plane = check_same_size(_one_plane(guide), images[0], "The guide")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", OmniAlphaWarning)
-        request = plan(settings, task, instruction, images, plane, text, **options)
+        plan = Request(task=task, images=images, guide=plane, **asked).plan(settings)
     doubts = [str(one.message) for one in caught if issubclass(one.category, OmniAlphaWarning)]
     for doubt in doubts:
         logging.warning("OmniAlpha Task: %s", doubt)
     show_note(node_id, "\n".join(doubts))
-    return request
+    return plan
 
 
 def _check_connected(row, image: bool, guide: bool) -> None:

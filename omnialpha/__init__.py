@@ -18,7 +18,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "OmniAlphaError": "errors",
+    "Checkpoint": "checkpoint_folder",
     "OmniAlphaPipeline": "pipeline",
+    "Request": "request",
     "TASKS": "tasks",
     "get_task": "tasks",
     "read_layer": "layers",

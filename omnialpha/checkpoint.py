@@ -3,9 +3,6 @@
 Weights are read from safetensors only: a pickle runs whatever code its author put in. Headers are parsed here with the
 standard library (the format is a little-endian uint64 length, a JSON header, then raw tensors), so that a folder can be
 checked and described without loading a single tensor, and a cut-off download is named as one.
-
-A checkpoint folder is in diffusers' layout: transformer/, vae/, text_encoder/, tokenizer/ and, where they are
-there, processor/, scheduler/, model_index.json and omnialpha.json.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import OmniAlphaError
+from .json_files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -63,43 +61,6 @@ def find_checkpoint(name_or_path: str | Path = MICRO) -> Path:
     )
 
 
-def check_folder(folder: Path, vae_elsewhere: bool = False) -> None:
-    """Makes sure that everything needed to run is there, before anything is loaded.
-
-    Args:
-        vae_elsewhere: the VAE comes from another path, so the folder need not have one.
-
-    Raises:
-        OmniAlphaError: naming every missing part.
-    """
-    lacking = [part for part in missing_parts(folder) if not (vae_elsewhere and part.startswith("vae/"))]
-    if lacking:
-        raise OmniAlphaError(
-            f"{folder} is not a complete checkpoint. Missing: {'; '.join(lacking)}. "
-            f"Expected a folder in diffusers layout; `python -m omnialpha inspect {folder}` shows what is there."
-        )
-
-
-def missing_parts(folder: str | Path) -> list[str]:
-    """What a checkpoint folder lacks, as words for people; empty when it can be loaded."""
-    folder = Path(folder)
-    missing = []
-    for part in ("transformer", "vae", "text_encoder"):
-        # The VAE's shape comes from its tensors alone; the other two need their config.
-        if part != "vae" and not (folder / part / "config.json").is_file():
-            missing.append(f"{part}/config.json")
-        try:
-            weight_files(folder / part)
-        except OmniAlphaError as error:
-            missing.append(f"{part}/ weights ({error})")
-    tokenizer = folder / "tokenizer"
-    if not (tokenizer / "tokenizer.json").is_file():
-        absent = [name for name in ("vocab.json", "merges.txt") if not (tokenizer / name).is_file()]
-        if absent:
-            missing.append(f"tokenizer/tokenizer.json (or {' and '.join(absent)})")
-    return missing
-
-
 def weight_files(path: str | Path) -> list[Path]:
     """The safetensors files that hold one model's weights.
 
@@ -130,8 +91,6 @@ def weight_files(path: str | Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    from .settings import read_json
-
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise OmniAlphaError(f'{index} has no "weight_map"; it is not an index of safetensors shards.')

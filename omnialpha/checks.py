@@ -62,6 +62,22 @@ def check_finite(values: Tensor, name: str) -> Tensor:
     return values
 
 
+def is_whole(value, least: int = 1) -> bool:
+    """Is it a whole number of at least that much? True and False are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+
+
+def check_whole(value, name: str, least: int = 1) -> int:
+    """`value` as an int, if it is a whole number of at least that much.
+
+    Raises:
+        OmniAlphaError: it is not; the message starts with `name`.
+    """
+    if not is_whole(value, least):
+        raise OmniAlphaError(f"{name} is {value!r}, expected a whole number of {least} or more.")
+    return int(value)
+
+
 def check_size(size: Sequence[int], name: str = "A size") -> Size:
     """(height, width) as two whole numbers of at least 1.
 
@@ -69,7 +85,7 @@ def check_size(size: Sequence[int], name: str = "A size") -> Size:
         OmniAlphaError: anything else; the message starts with `name`.
     """
     sides = tuple(size)
-    if len(sides) != 2 or any(not isinstance(side, Integral) or side < 1 for side in sides):
+    if len(sides) != 2 or not all(map(is_whole, sides)):
         raise OmniAlphaError(f"{name} is (height, width) in whole pixels, at least 1 each, got {sides}.")
     return int(sides[0]), int(sides[1])
 

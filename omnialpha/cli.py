@@ -100,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"omnialpha {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_run(_command(commands, "run", _run, "run a task on your pictures", RUN_HELP, RUN_EXAMPLES))
+    _add_run(_command(commands, "run", _run, "run a task on your pictures", RUN_HELP, epilog=RUN_EXAMPLES))
 
     tasks = _command(commands, "tasks", _tasks, "list the tasks", TASKS_HELP)
     tasks.add_argument("--checkpoint", metavar="PATH", help="mark the tasks this checkpoint was trained on")
@@ -124,7 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     for module in (cli_batch, cli_layers, cli_data, cli_train):
         module.add_commands(commands)
-    cli_evaluate.add_commands(commands, _size)
+    cli_evaluate.add_commands(commands, _width_by_height)
     return parser
 
 
@@ -162,7 +162,9 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--guidance", type=float, metavar="S", help="1 = off and twice as fast (default: the checkpoint's)"
     )
-    how.add_argument("--size", type=_size, metavar="WxH", help="pixels to work at (default: the checkpoint's budget)")
+    how.add_argument(
+        "--size", type=_width_by_height, metavar="WxH", help="pixels to work at (default: the checkpoint's budget)"
+    )
     how.add_argument("--fit", choices=("scale", "pad", "exact"), default="scale",
                      help="stretch to the working size, pad, or insist on it (%(default)s)")  # fmt: skip
     how.add_argument("--snap-alpha", action="store_true", help="make nearly opaque and nearly clear pixels exactly so")
@@ -172,7 +174,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
                      help="a PNG per layer of 8 or 16 bits, or one layered file (%(default)s)")  # fmt: skip
 
 
-def _size(text: str) -> tuple[int, int]:
+def _width_by_height(text: str) -> tuple[int, int]:
     """ "768x512" -> (512, 768), height first."""
     width, cross, height = text.lower().partition("x")
     if not (cross and width.isdigit() and height.isdigit() and int(width) and int(height)):
@@ -208,10 +210,9 @@ def _demo(args) -> None:
 def _tasks(args) -> None:
     trained = {}
     if args.checkpoint:
-        from .checkpoint import find_checkpoint
-        from .settings import read_settings
+        from .checkpoint_folder import Checkpoint
 
-        settings = read_settings(find_checkpoint(args.checkpoint))
+        settings = Checkpoint(args.checkpoint).settings
         trained = {task: settings.trained(task) for task in TASKS}
     if args.json:
         fields = ("id", "family", "title", "inputs", "targets", "text", "instruction", "help")

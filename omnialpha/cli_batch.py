@@ -121,7 +121,7 @@ def _batch(args) -> int:
         away = next((file.path for job in jobs for file in job.files if is_address(file.path)), None)
         if servers and away is not None:
             raise OmniAlphaError(f"{away}: only --engine ray reads from addresses; give paths of this machine.")
-        return _run(args, workflow, jobs, servers, journal, folder)
+        return _run(args, workflow, jobs, servers=servers, journal=journal, folder=folder)
     finally:
         journal.close()
 
@@ -147,15 +147,15 @@ def _folder(args):
     return Folder(locate(args.out), args.name, Path(args.journal).expanduser() if args.journal else None)
 
 
-def _run(args, workflow, jobs, servers, journal, folder) -> int:
+def _run(args, workflow, jobs, *, servers, journal, folder) -> int:
     from .batch.journal import JournalError
     from .batch.progress import Bar, Lines, Quiet
     from .batch.ray_engine import Cluster, RayRun
     from .batch.report import exit_code, write_reports
-    from .batch.results import DiskError
     from .batch.runner import Run, prepare
     from .batch.worker import Limits
     from .errors import OmniAlphaError
+    from .files.writing import DiskError
 
     try:
         ready = prepare(jobs, journal, folder, args.retry_failed)
@@ -165,10 +165,13 @@ def _run(args, workflow, jobs, servers, journal, folder) -> int:
         progress = Lines() if args.json_lines else Quiet() if args.quiet else Bar(len(jobs), finished)
         if servers:
             limits = Limits(in_flight=args.in_flight, patience=args.patience * 60)
-            run = Run(servers, workflow, ready.jobs, journal, folder, limits, progress, args.previews)
+            run = Run(
+                servers, workflow, ready.jobs, journal=journal, folder=folder, limits=limits, say=progress,
+                previews=args.previews,
+            )  # fmt: skip
         else:
             cluster = Cluster(args.workers, args.worker_gpus, args.worker_cpus, args.ray_address, args.device)
-            run = RayRun(cluster, workflow, ready.jobs, journal, folder, progress)
+            run = RayRun(cluster, workflow, ready.jobs, journal=journal, folder=folder, say=progress)
         try:
             end = run.run()
         finally:

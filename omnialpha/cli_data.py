@@ -96,9 +96,9 @@ def _build(args) -> None:
 def _filter(args) -> None:
     from tqdm import tqdm
 
-    from .data.filter import Limits, filter_data
+    from .data.filter import FilterLimits, filter_data
 
-    limits = Limits(args.recomposition / 255, args.soft_share, args.duplicate_bits, args.visible)
+    limits = FilterLimits(args.recomposition / 255, args.soft_share, args.duplicate_bits, args.visible)
     with tqdm(unit="record", file=sys.stderr) as bar:
 
         def progress(done: int, total: int) -> None:

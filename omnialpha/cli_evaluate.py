@@ -95,26 +95,26 @@ def _measure(args) -> None:
 
     from tqdm import tqdm
 
-    from .checkpoint import check_folder, find_checkpoint
+    from .checkpoint_folder import Checkpoint
     from .data.records import read_records
     from .errors import OmniAlphaError
     from .evaluation.report import fingerprint, open_folder, write_report
     from .evaluation.run import check_options, check_tasks, evaluate
     from .running import find_device, load
-    from .settings import read_settings
 
     options = {name: getattr(args, name) for name in ("steps", "guidance", "size")}
     check_options(samples=args.samples, count=args.count, keep=args.keep, **options)
-    out, device, folder = Path(args.out), find_device(args.device), find_checkpoint(args.checkpoint)
-    check_folder(folder, vae_elsewhere=args.vae is not None)
+    out, device = Path(args.out), find_device(args.device)
+    checkpoint = Checkpoint(args.checkpoint, vae=args.vae, lora=args.lora).check()
     reading = read_records(args.data, args.images)
     records = reading.of_split(None if args.split == "all" else args.split)[: args.count]
     if not records:
         raise OmniAlphaError(f"{args.data} has no {args.split} record. Give another --split, or --split all.")
-    tasks, settings = check_tasks(records, args.task), read_settings(folder)
+    tasks, settings = check_tasks(records, args.task), checkpoint.settings
     lines = Path(args.data, "triplets.jsonl") if Path(args.data).is_dir() else args.data
     config = {
-        "checkpoint": folder.name, "weights": fingerprint(folder, args.vae, args.lora), "lora_scale": args.lora_scale,
+        "checkpoint": checkpoint.folder.name, "weights": fingerprint(checkpoint.folder, args.vae, args.lora),
+        "lora_scale": args.lora_scale,
         "data": Path(args.data).name, "records_sha256": fingerprint(lines), "seed": args.seed, "samples": args.samples,
         **options, "baselines": args.baselines, "refined": args.refined, "keep": args.keep,
     }  # fmt: skip
@@ -128,9 +128,9 @@ def _measure(args) -> None:
             bar.update(done - bar.n)
 
         results = evaluate(
-            lambda: load(args.checkpoint, device, args.vae, args.lora, args.lora_scale), records, tasks,
-            seed=args.seed, baselines=args.baselines, refined=args.refined, samples=args.samples, out=out,
-            keep=args.keep, progress=progress, **options,
+            lambda: load(checkpoint, device, lora_scale=args.lora_scale),
+            records, tasks, seed=args.seed, baselines=args.baselines, refined=args.refined, samples=args.samples,
+            out=out, keep=args.keep, progress=progress, **options,
         )  # fmt: skip
     write_report(out, results, config, [asdict(problem) for problem in reading.problems])
     if args.pictures:

@@ -56,7 +56,7 @@ def add_commands(commands) -> None:
 def _layers(args) -> None:
     from .arranging import arrange, arrange_names, parse_order
     from .files.formats import Stack, read_stack, write_stack
-    from .files.stack import distinct, parse_names
+    from .files.names import distinct, parse_names
 
     format = _format(Path(args.out), args.bits)
     stacks = [read_stack(Path(source).expanduser(), args.hidden) for source in args.source]
@@ -66,8 +66,7 @@ def _layers(args) -> None:
     )
     order = parse_order(args.order, len(whole.layers))
     layers, names = arrange(whole.layers, order), distinct(arrange_names(whole.names, order))
-    if args.names:
-        names = parse_names(args.names.replace(",", "\n"), len(layers))
+    names = parse_names(args.names, len(layers), names)
     out = Path(args.out).expanduser()
     for path in write_stack(Stack(layers, names), out.with_suffix(""), format):
         print(path)
@@ -76,7 +75,7 @@ def _layers(args) -> None:
 def _refine(args) -> None:
     from .errors import OmniAlphaError
     from .files.formats import FORMATS
-    from .output import write_new
+    from .files.writing import write_new
     from .pictures import read_layer
     from .refining import refine, seen_size
     from .request import as_plane

@@ -52,8 +52,8 @@ def add_commands(commands) -> None:
     measure.add_argument("vae", metavar="VAE", help="file or folder of an RGBA or RGB VAE")
     measure.add_argument("--data", required=True, metavar="DATASET", help="data set folder or JSONL file")
     measure.add_argument("--split", default="test", choices=("test", "train", "all"), help="default: test")
-    measure.add_argument("--size", action="append", type=_size, metavar="H[xW]", help="in pixels; repeatable "
-                         "(default: 64)")  # fmt: skip
+    measure.add_argument("--size", action="append", type=_height_by_width, metavar="H[xW]",
+                         help="in pixels; repeatable (default: 64)")  # fmt: skip
     measure.add_argument("--limit", type=int, default=256, metavar="N", help="records at most (default: 256)")
     measure.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     measure.add_argument("--out", metavar="FILE", help="write the numbers as JSON, into a new file")
@@ -111,10 +111,12 @@ def _measure_vae(args) -> None:
         for name, value in values.items():
             print(f"  {name:18} {value:.5g}")
     if args.out:
-        Path(args.out).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        from .files.writing import write_new
+
+        write_new(Path(args.out), lambda file: file.write(f"{json.dumps(found, indent=2)}\n".encode()))
 
 
-def _size(text: str) -> tuple[int, int]:
+def _height_by_width(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     if not (height.isdigit() and (width or height).isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is no size; expected H or HxW, such as 64 or 96x64")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 from .checkpoint import load_tensors
+from .checkpoint_folder import RGBA_VAE, find_part
 from .errors import OmniAlphaError
+from .files.writing import write_tensors
 from .vae_weights import channels, is_rgba, key_layout, opaque_initialise, to_diffusers, to_wan
 
 
@@ -26,7 +27,7 @@ def convert_vae(source: str | Path, target: str | Path, layout: str | None = Non
     Raises:
         OmniAlphaError: the source is no such VAE, nothing would change, or the target exists or cannot be written.
     """
-    source, target = Path(source).expanduser(), Path(target).expanduser()
+    source, target = find_part(source, RGBA_VAE, "vae"), Path(target).expanduser()
     _check_target(target)
     weights = load_tensors(source)
     before = key_layout(weights)
@@ -42,7 +43,7 @@ def convert_vae(source: str | Path, target: str | Path, layout: str | None = Non
     if opaque:
         weights = opaque_initialise(weights)
     weights = to_wan(weights) if layout == "wan" else to_diffusers(weights)
-    _save(weights, target)
+    write_tensors(target, weights, {"format": "pt"}, new=True)
     reads, writes = channels(weights)
     return f"{target}: {reads} channels in, {writes} out, {layout} layout, {len(weights)} tensors."
 
@@ -56,19 +57,3 @@ def _check_target(target: Path) -> None:
         raise OmniAlphaError(f"There is no folder {target.parent}. Make it first.")
     if not os.access(target.parent, os.W_OK):
         raise OmniAlphaError(f"The folder {target.parent} cannot be written to. Choose another one.")
-
-
-def _save(weights, target: Path) -> None:
-    """Whole or not at all, as `layers.write_layer` does it."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    part = target.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        save_file({key: tensor.contiguous() for key, tensor in weights.items()}, part, {"format": "pt"})
-        _check_target(target)  # writing gigabytes takes a while
-        os.replace(part, target)
-    except (OSError, SafetensorError) as error:
-        raise OmniAlphaError(f"Could not write {target}: {error}. Check that the disk has room.") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ from statistics import fmean
 
 import torch
 
-from .checkpoint import check_folder, find_checkpoint
+from .checkpoint_folder import Checkpoint
 from .demo_scenes import DATA, Scene, load_scenes
+from .files.writing import write_json
 from .layers import flatten, grey_layer, over, over_colour, write_layer
 from .metrics import alpha_mse, psnr, soft_iou
 from .output import new_folder, write_layers
-from .request import Request, plan
-from .settings import Settings, read_settings
+from .request import Plan, Request
+from .settings import Settings
 from .sheet import Sheet
 from .tasks import Task, get_task
 
@@ -43,7 +43,7 @@ Layers = list[torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Measure:
+class SceneMeasure:
     """One number about a result, and what doing nothing would give.
 
     Attributes:
@@ -59,16 +59,16 @@ class Measure:
     trivial: str = ""
 
 
-def _alpha(index: int) -> tuple[Measure, ...]:
+def _alpha(index: int) -> tuple[SceneMeasure, ...]:
     """Measures of the foreground's alpha, where that is layer `index`."""
     return (
-        Measure(
+        SceneMeasure(
             "alpha MSE x1000",
             lambda scene, layers: 1000 * alpha_mse(layers[index][3], scene.foreground[3]),
             lambda scene: 1000 * alpha_mse(torch.ones_like(scene.mask), scene.foreground[3]),
             "all opaque",
         ),
-        Measure(
+        SceneMeasure(
             "soft IoU",
             lambda scene, layers: soft_iou(layers[index][3], scene.foreground[3]),
             lambda scene: soft_iou(torch.ones_like(scene.mask), scene.foreground[3]),
@@ -77,16 +77,16 @@ def _alpha(index: int) -> tuple[Measure, ...]:
     )
 
 
-_BACKGROUND = Measure(
+_BACKGROUND = SceneMeasure(
     "background PSNR dB",
     lambda scene, layers: psnr(over_colour(layers[0]), scene.background[:3]),
     lambda scene: psnr(scene.composite[:3], scene.background[:3]),
     "input unchanged",
 )
-_RECOMPOSED = Measure(
+_RECOMPOSED = SceneMeasure(
     "recomposed PSNR dB", lambda scene, layers: psnr(over_colour(flatten(layers)), scene.composite[:3])
 )
-_KEPT = Measure(
+_KEPT = SceneMeasure(
     "object kept PSNR dB",
     lambda scene, layers: psnr(over_colour(layers[0]), scene.foreground[:3], _solid(scene)),
     lambda scene: psnr(scene.background[:3], scene.foreground[:3], _solid(scene)),
@@ -99,7 +99,7 @@ def _solid(scene: Scene) -> torch.Tensor:
     return (scene.foreground[3] > 0.99).float()
 
 
-def measures(task_id: str) -> tuple[Measure, ...]:
+def measures(task_id: str) -> tuple[SceneMeasure, ...]:
     """What can be measured about a task; nothing where any good picture would do."""
     family = get_task(task_id).family
     if family == "matting":
@@ -128,7 +128,7 @@ def demo(
 
     Args:
         out: folder to make; gets a number where it has something in it.
-        checkpoint: see `checkpoint.find_checkpoint`.
+        checkpoint: see `Checkpoint`.
         seed: of the noise; scene k takes seed + k.
         scenes: pictures per task.
         data: folder with the pictures, see `demo_scenes.load_scenes`.
@@ -141,27 +141,26 @@ def demo(
     from .running import find_device, load
 
     started = time.monotonic()
-    folder = find_checkpoint(checkpoint)
-    check_folder(folder)
-    settings, pictures = read_settings(folder), load_scenes(scenes, data)
+    checkpoint = Checkpoint(checkpoint).check()
+    settings, pictures = checkpoint.settings, load_scenes(scenes, data)
     plans = [(task, k, _plan(settings, task, scene, k, seed + k)) for task in TASKS for k, scene in enumerate(pictures)]
     with new_folder(out) as out:
         pipeline = load(checkpoint, find_device("auto"))
         sheet = Sheet("OmniAlpha: layers from pictures the model never saw", _COLUMNS)
         results: dict[str, dict] = {task: {"scenes": []} for task in TASKS}
-        total = sum(request.steps for _, _, request in plans)
+        total = sum(plan.steps for _, _, plan in plans)
         with tqdm(total=total, desc="demo", unit="step", leave=False, disable=None) as bar:
-            for task, k, request in plans:
+            for task, k, plan in plans:
                 bar.set_description(task)
-                layers = pipeline.run(request, lambda step, steps, preview: bar.update(1))
-                _write(out / f"{task}-{k + 1}", pictures[k], request, layers, folder.name)
+                layers = pipeline.run(plan, lambda step, steps, preview: bar.update(1))
+                _write(out / f"{task}-{k + 1}", pictures[k], plan, layers, checkpoint)
                 results[task]["scenes"].append({m.name: m.value(pictures[k], layers) for m in measures(task)})
                 # Another scene in every row, so that the sheet shows them all and picks none.
                 if k == TASKS.index(task) % scenes:
-                    _row(sheet, task, pictures[k], k, layers, results[task]["scenes"][-1])
+                    _row(sheet, task_id=task, scene=pictures[k], k=k, layers=layers, values=results[task]["scenes"][-1])
         _summarise(results, pictures)
         write_layer(sheet.draw(), out / "sheet.png")
-        (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_json(out / "results.json", results)
     print(table(results))
     print(f"\n{len(plans)} runs, {scenes} scenes per task, {time.monotonic() - started:.0f} s in all")
     print(f"layers, results.json and the contact sheet: {out / 'sheet.png'}")
@@ -184,22 +183,21 @@ def words(task: Task, scene: Scene, k: int) -> str:
     return "" if task.text == "none" else scene.name
 
 
-def _plan(settings: Settings, task_id: str, scene: Scene, k: int, seed: int) -> Request:
+def _plan(settings: Settings, task_id: str, scene: Scene, k: int, seed: int) -> Plan:
     task = get_task(task_id)
-    return plan(settings, task_id, images=_given(task, scene), text=words(task, scene, k), seed=seed)
+    request = Request(task=task_id, images=_given(task, scene), text=words(task, scene, k), seed=seed)
+    return request.plan(settings)
 
 
-def _write(place: Path, scene: Scene, request: Request, layers: Layers, checkpoint: str) -> None:
+def _write(place: Path, scene: Scene, plan: Plan, layers: Layers, checkpoint: Checkpoint) -> None:
     """One run's layers with what went in, in a folder of their own."""
     place.mkdir()
-    facts = {"task": request.task.id, "instruction": request.instruction, "checkpoint": checkpoint,
-             "seed": request.seed, "steps": request.steps, "guidance": request.guidance}  # fmt: skip
-    write_layers(layers, request.names, place, facts)
-    for name, layer in zip(("image", "guide"), _given(request.task, scene)):
+    write_layers(layers, plan.names, place, plan.record() | checkpoint.record())
+    for name, layer in zip(("image", "guide"), _given(plan.task, scene)):
         write_layer(layer, place / f"00-{name}.png")
 
 
-def _row(sheet: Sheet, task_id: str, scene: Scene, k: int, layers: Layers, values: dict[str, float]) -> None:
+def _row(sheet: Sheet, *, task_id: str, scene: Scene, k: int, layers: Layers, values: dict[str, float]) -> None:
     task = get_task(task_id)
     given = [*_given(task, scene), None, None][:2]
     generated = [*layers, None][:2]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from .errors import OmniAlphaError
+from .json_files import read_json
 from .layers import over, read_layer, resize, trimap
 
 DATA = Path(__file__).parent / "demo_data"
@@ -75,10 +75,10 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _names(path: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads(path.read_text("utf-8"))["names"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OmniAlphaError(f"{path} cannot be read: {error}. Install the project again.") from error
+    names = read_json(path, advice="Install the project again.").get("names")
+    if not isinstance(names, dict):
+        raise OmniAlphaError(f'{path} has no "names". Install the project again.')
+    return names
 
 
 def _compose(name: str, cutout: torch.Tensor, backdrop: torch.Tensor, place: tuple[float, float]) -> Scene:
@@ -96,4 +96,12 @@ def _compose(name: str, cutout: torch.Tensor, backdrop: torch.Tensor, place: tup
     box = torch.zeros_like(mask)
     if len(rows):
         box[max(0, int(rows[0]) - 4) : int(rows[-1]) + 5, max(0, int(columns[0]) - 4) : int(columns[-1]) + 5] = 1
-    return Scene(name, foreground, background, over(foreground, background), trimap(alpha, 4), mask, box)
+    return Scene(
+        name=name,
+        foreground=foreground,
+        background=background,
+        composite=over(foreground, background),
+        trimap=trimap(alpha, 4),
+        mask=mask,
+        coarse_mask=box,
+    )

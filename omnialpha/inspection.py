@@ -12,13 +12,13 @@ from .checkpoint import (
     MICRO,
     TensorInfo,
     find_checkpoint,
-    missing_parts,
     read_headers,
     weight_files,
 )
+from .checkpoint_folder import LORA, RGBA_VAE, Checkpoint, is_authors_folder
 from .errors import OmniAlphaError
 from .lora import is_lora, read_lora
-from .settings import FILE_NAME, read_settings
+from .settings import FILE_NAME
 from .tasks import TASKS
 from .vae_weights import channels, is_rgba, key_layout, to_diffusers
 
@@ -49,6 +49,8 @@ def inspect(path: str | Path, checkpoint: str | Path | None = None) -> Report:
         raise OmniAlphaError(f"There is nothing at {path}.")
     if path.is_dir() and any((path / part).is_dir() for part in ("transformer", "text_encoder", "vae")):
         return _checkpoint(path)
+    if path.is_dir() and is_authors_folder(path):
+        return _authors(path, checkpoint)
     return _model(path, checkpoint)
 
 
@@ -75,7 +77,7 @@ def _report(path: Path, kind: str, facts: Mapping[str, Any], problems=(), hints=
     }  # fmt: skip
 
 
-def _model(path: Path, checkpoint: str | Path | None = None) -> Report:
+def _model(path: Path, checkpoint: str | Path | Checkpoint | None = None) -> Report:
     """One model, in a file or in shards."""
     tensors = read_headers(path)
     if is_lora(tensors):
@@ -169,7 +171,7 @@ def _text_encoder(path: Path, tensors: Mapping[str, TensorInfo]) -> Report:
     return _report(path, "Qwen2.5-VL text encoder" if vision else "text model", facts, problems)
 
 
-def _lora(path: Path, tensors: Mapping[str, TensorInfo], checkpoint: str | Path | None) -> Report:
+def _lora(path: Path, tensors: Mapping[str, TensorInfo], checkpoint: str | Path | Checkpoint | None) -> Report:
     """A LoRA, and whether it has a place in a transformer."""
     lora = read_lora(path)
     blocks = {found[1] for found in map(_BLOCK_NUMBER.search, lora.layers) if found}
@@ -182,7 +184,7 @@ def _lora(path: Path, tensors: Mapping[str, TensorInfo], checkpoint: str | Path 
         **_common(tensors),
     }
     if checkpoint is None:
-        known = {_generic(name.removesuffix(".weight")) for name in read_headers(find_checkpoint() / "transformer")}
+        known = {_generic(name.removesuffix(".weight")) for name in Checkpoint().shapes}
         strange = [module for module in lora.layers if _generic(module) not in known]
         facts["names"] = (
             f"{len(lora.layers) - len(strange)} of {len(lora.layers)} are those of a Qwen-Image transformer"
@@ -190,9 +192,9 @@ def _lora(path: Path, tensors: Mapping[str, TensorInfo], checkpoint: str | Path 
         unmatched = [f"{module}: no layer of a Qwen-Image transformer" for module in strange]
         hints = ["--checkpoint compares its shapes with a transformer as well."]
     else:
-        folder = find_checkpoint(checkpoint)
-        placed, unmatched = lora.match({k: info.shape for k, info in read_headers(folder / "transformer").items()})
-        facts[f"fits {folder.name}"] = f"{len(placed)} of {len(lora.layers)} layers"
+        checkpoint = Checkpoint.of(checkpoint)
+        placed, unmatched = lora.match(checkpoint.shapes)
+        facts[f"fits {checkpoint.folder.name}"] = f"{len(placed)} of {len(lora.layers)} layers"
         hints = [] if placed else ["It was made for another transformer."]
     unmatched += [f"{key}: not part of a LoRA pair" for key in lora.strays if checkpoint is None]
     if lora.style == "PEFT":
@@ -206,23 +208,39 @@ def _generic(module: str) -> str:
     return _BLOCK_NUMBER.sub("blocks_N", module).replace(".", "_")
 
 
+def _authors(folder: Path, checkpoint: str | Path | None) -> Report:
+    """The authors' own files, a VAE and a LoRA, which make a checkpoint of Qwen-Image-Edit-2509's folder."""
+    places = {"vae": folder / RGBA_VAE, "lora": folder / LORA}
+    parts, problems = {}, []
+    for name, place in places.items():
+        try:
+            parts[name] = _model(place, checkpoint)
+        except OmniAlphaError as error:
+            problems.append(str(error))
+    hints = ["Give it as --vae and --lora beside --checkpoint Qwen-Image-Edit-2509, or move both folders into that."]
+    return _report(folder, "OmniAlpha's own files", {}, problems, hints) | {"parts": parts}
+
+
 def _checkpoint(folder: Path) -> Report:
     """A checkpoint folder: its parts, its settings, and what keeps it from running."""
     from .loading import check_parts
 
-    problems = [f"missing: {part}" for part in missing_parts(folder)]
+    checkpoint = Checkpoint(folder)
+    problems = [f"missing: {part}" for part in checkpoint.missing()]
+    places = {"transformer": folder / "transformer", "vae": checkpoint.vae, "text_encoder": folder / "text_encoder"}
+    places |= {"lora": checkpoint.lora} if checkpoint.lora else {}
     parts = {}
-    for name in ("transformer", "vae", "text_encoder"):
+    for name, place in places.items():
         try:
-            parts[name] = _model(folder / name)
+            parts[name] = _model(place, checkpoint if name == "lora" and "transformer" in parts else None)
             problems += [f"{name}: {problem}" for problem in parts[name].pop("problems")]
             parts[name]["problems"] = []
         except OmniAlphaError as error:
-            if (folder / name).is_dir() and not any(name in problem for problem in problems):
+            if place.is_dir() and not any(name in problem for problem in problems):
                 problems.append(str(error))
     facts: dict[str, Any] = {}
     try:
-        settings = read_settings(folder)
+        settings = checkpoint.settings
         known = [task for task in settings.tasks or () if task in TASKS]
         facts = {
             "tasks": f"{len(known)} of {len(TASKS)}" if settings.tasks is not None else f"not stated (no {FILE_NAME})",
@@ -244,7 +262,7 @@ def _checkpoint(folder: Path) -> Report:
         problems.append(str(error))
     if not problems:
         try:
-            check_parts(folder)
+            check_parts(checkpoint)
         except OmniAlphaError as error:
             problems.append(str(error))
     hints = [] if problems else ["Complete: `run TASK --checkpoint` can use it."]

@@ -6,15 +6,15 @@ headers before a single tensor is read, so that the wrong model is refused in a 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from .checkpoint import TensorInfo, load_tensors, read_headers
+from .checkpoint import TensorInfo, load_tensors
+from .checkpoint_folder import Checkpoint
 from .errors import OmniAlphaError
+from .lora import read_lora
 from .rope import install_rope
-from .settings import read_json
 
 LATENT_CHANNELS = 16
 
@@ -23,35 +23,36 @@ _TRANSFORMER = "QwenImageTransformer2DModel"
 _FOREIGN = {"zero_cond_t": "Qwen-Image-Edit-2511", "use_layer3d_rope": "Qwen-Image-Layered"}
 
 
-def check_parts(folder: Path) -> None:
-    """Makes sure that transformer and text encoder are of the right kind and belong together; loads no weights.
+def check_parts(checkpoint: Checkpoint) -> None:
+    """Makes sure that transformer, text encoder and LoRA are of the right kind and belong together; loads no weights.
 
     Raises:
         OmniAlphaError: another architecture, tensors missing or of another shape, or widths that do not fit.
     """
-    config = transformer_config(folder)
-    problems = compare(shapes_of(build_transformer(config)), read_headers(folder / "transformer"))
+    config = transformer_config(checkpoint)
+    problems = compare(shapes_of(build_transformer(config)), checkpoint.headers("transformer"))
     if problems:
         raise OmniAlphaError(
-            f"The weights in {folder / 'transformer'} are not what its config.json describes: {summary(problems)}. "
-            f"Fetch the folder again."
+            f"The weights in {checkpoint.folder / 'transformer'} are not what its config.json describes: "
+            f"{summary(problems)}. Fetch the folder again."
         )
-    width, wanted = text_width(folder), config.get("joint_attention_dim", 3584)
+    width, wanted = text_width(checkpoint), config.get("joint_attention_dim", 3584)
     if width != wanted:
         raise OmniAlphaError(
-            f"{folder}: the text encoder gives {width} values per token, the transformer reads {wanted}. "
+            f"{checkpoint.folder}: the text encoder gives {width} values per token, the transformer reads {wanted}. "
             f"They do not belong to the same checkpoint."
         )
+    if checkpoint.lora is not None:
+        read_lora(checkpoint.lora).place(checkpoint.shapes)
 
 
-def transformer_config(folder: Path) -> dict[str, Any]:
+def transformer_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """The transformer's config, known to be one that this method works with.
 
     Raises:
         OmniAlphaError: another class, another number of latent channels, or a later variant of the family.
     """
-    path = folder / "transformer" / "config.json"
-    config = read_json(path)
+    path, config = checkpoint.folder / "transformer" / "config.json", checkpoint.config("transformer")
     name = config.get("_class_name", _TRANSFORMER)
     if name != _TRANSFORMER:
         raise OmniAlphaError(f"{path} describes a {name}, expected a {_TRANSFORMER} (Qwen-Image-Edit-2509 or micro).")
@@ -105,14 +106,13 @@ def summary(problems: list[str], limit: int = 3) -> str:
     return "; ".join(problems[:limit]) + more
 
 
-def text_width(folder: Path) -> int:
+def text_width(checkpoint: Checkpoint) -> int:
     """Values per token that a checkpoint's text encoder gives.
 
     Raises:
         OmniAlphaError: not a Qwen2.5-VL.
     """
-    path = folder / "text_encoder" / "config.json"
-    config = read_json(path)
+    path, config = checkpoint.folder / "text_encoder" / "config.json", checkpoint.config("text_encoder")
     if config.get("model_type") != "qwen2_5_vl":
         raise OmniAlphaError(f"{path} describes a {config.get('model_type')!r}, expected a 'qwen2_5_vl' text encoder.")
     inner = config.get("text_config")  # configs of transformers before 4.52 are flat
@@ -122,35 +122,36 @@ def text_width(folder: Path) -> int:
     return width
 
 
-def stored_dtype(folder: Path) -> torch.dtype:
+def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     """The dtype to compute in: bfloat16 where the transformer is stored in it, float32 otherwise.
 
     float16 is a storage format only; Qwen-Image's activations leave its range.
     """
-    dtypes = {info.dtype for info in read_headers(folder / "transformer").values()}
+    dtypes = {info.dtype for info in checkpoint.headers("transformer").values()}
     if any(dtype.startswith("F8") for dtype in dtypes):
         raise OmniAlphaError(
-            f"{folder / 'transformer'} is stored in float8, which only ComfyUI computes with. Use the bfloat16 files."
+            f"{checkpoint.folder / 'transformer'} is stored in float8, which only ComfyUI computes with. "
+            f"Use the bfloat16 files."
         )
     return torch.bfloat16 if "BF16" in dtypes else torch.float32
 
 
-def load_transformer(folder: Path, dtype: torch.dtype, axis: str = "bil") -> torch.nn.Module:
+def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype, axis: str = "bil") -> torch.nn.Module:
     """QwenImageTransformer2DModel of a checkpoint with layer positions, in evaluation mode.
 
     Args:
-        folder: the checkpoint; `check_parts` has passed it.
+        checkpoint: `check_parts` has passed it.
         dtype: what to compute in; weights are converted one by one.
         axis: see `rope.layer_positions`.
     """
     # The stock positions are built on the meta device too and hold nothing; installing ours replaces them.
-    model = install_rope(build_transformer(transformer_config(folder)), axis)
-    weights = {name: tensor.to(dtype) for name, tensor in load_tensors(folder / "transformer").items()}
+    model = install_rope(build_transformer(transformer_config(checkpoint)), axis)
+    weights = {name: tensor.to(dtype) for name, tensor in load_tensors(checkpoint.folder / "transformer").items()}
     model.load_state_dict(weights, assign=True)
     return model.requires_grad_(False).eval()
 
 
-def load_text_encoder(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+def load_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
     """Qwen2_5_VLForConditionalGeneration of a checkpoint, in evaluation mode.
 
     Raises:
@@ -158,10 +159,10 @@ def load_text_encoder(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     """
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    path = folder / "text_encoder"
-    read_headers(path)  # a cut-off file is named as one
+    path = checkpoint.folder / "text_encoder"
+    checkpoint.headers("text_encoder")  # a cut-off file is named as one
     try:
-        config = Qwen2_5_VLConfig.from_dict(_for_any_transformers(read_json(path / "config.json")))
+        config = Qwen2_5_VLConfig.from_dict(_for_any_transformers(checkpoint.config("text_encoder")))
         model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             path, config=config, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
@@ -192,7 +193,7 @@ def _for_any_transformers(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "text_config": {**inner, **spelled}}
 
 
-def load_tokenizer(folder: Path):
+def load_tokenizer(checkpoint: Checkpoint):
     """The tokenizer of a checkpoint.
 
     Raises:
@@ -202,7 +203,7 @@ def load_tokenizer(folder: Path):
 
     from .text import IMAGE, START
 
-    path = folder / "tokenizer"
+    path = checkpoint.folder / "tokenizer"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exceptions for damaged files
@@ -213,12 +214,11 @@ def load_tokenizer(folder: Path):
     return tokenizer
 
 
-def load_scheduler(folder: Path):
+def load_scheduler(checkpoint: Checkpoint):
     """diffusers' scheduler of a checkpoint, or Qwen-Image's: carried along for saving, sampling goes by `Schedule`."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    path = folder / "scheduler" / "scheduler_config.json"
-    config = read_json(path) if path.is_file() else {
+    config = checkpoint.scheduler or {
         "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 0.9, "base_image_seq_len": 256,
         "max_image_seq_len": 8192, "shift_terminal": 0.02, "time_shift_type": "exponential",
     }  # fmt: skip

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from .errors import OmniAlphaError
+from .files.names import distinct, file_name
+from .files.writing import free_path, try_writing, write_new
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ def new_folder(wanted: str | Path) -> Iterator[Path]:
             wanted.parent.mkdir(parents=True, exist_ok=True)
         folder, fresh = _claim(wanted)
         made = ([folder] if fresh else []) + made
-        _try_writing(folder)
+        try_writing(folder)
     except OSError as error:
         _remove_empty(made)
         raise OmniAlphaError(
@@ -65,65 +65,11 @@ def _claim(wanted: Path) -> tuple[Path, bool]:
             number += 1
 
 
-def _try_writing(folder: Path) -> None:
-    """Raises OSError where a file of a few kilobytes cannot be written."""
-    probe = folder / f".{os.getpid()}.tmp"
-    try:
-        probe.write_bytes(b"\0" * 4096)
-    finally:
-        probe.unlink(missing_ok=True)
-
-
 def _remove_empty(folders: Sequence[Path]) -> None:
     """Removes the folders that we made as far as they are empty, innermost first."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-def write_new(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Makes a new file, whole or not at all; one that exists, or comes to be meanwhile, is left alone.
-
-    Args:
-        path: the file; its folder must exist.
-        write: fills the file, which is open for writing bytes.
-
-    Raises:
-        OmniAlphaError: the file exists, or cannot be written.
-    """
-    part = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        with open(part, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(part, path)  # fails where the name is taken, unlike a rename
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links: claim the name, then fill it
-            open(path, "xb").close()
-            os.replace(part, path)
-    except FileExistsError as error:
-        raise OmniAlphaError(f"{path} exists and is not overwritten. Choose another name.") from error
-    except OSError as error:
-        raise OmniAlphaError(
-            f"Could not write {path}: {error.strerror or error}. Check that the folder exists, that it may be written "
-            f"to and that the disk has room."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-
-
-def free_path(path: str | Path) -> Path:
-    """`path`, or the same name with -2, -3, ... before its ending where that is taken."""
-    path = Path(path)
-    number, candidate = 1, path
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return candidate
 
 
 def write_layers(
@@ -133,7 +79,7 @@ def write_layers(
     settings: Mapping[str, Any],
     format: str = "png",
 ) -> list[Path]:
-    """Writes layers as `01-background.png`, `02-foreground.png`, ..., back to front, or as `layers.psd`.
+    """Writes layers as `01-background.png`, `02-object.png`, ..., back to front, or as `layers.psd`.
 
     Args:
         layers: [4, H, W] in [0, 1] each.
@@ -146,7 +92,6 @@ def write_layers(
         OmniAlphaError: NaN in a layer, or a file cannot be written; what was complete stays.
     """
     from .files.formats import FORMATS, Stack, write_stack
-    from .files.stack import distinct
 
     row = FORMATS[format]
     if row.layered:
@@ -154,7 +99,7 @@ def write_layers(
         return write_stack(Stack(layers, distinct(names)), folder / "layers", format, text)
     paths = []
     for index, (layer, name) in enumerate(zip(layers, names, strict=True)):
-        path = free_path(folder / f"{index + 1:02d}-{name}.png")
+        path = free_path(folder / file_name(name, f"{index + 1:02d}-", ".png"))
         chunk = json.dumps({**settings, "layer": name, "index": index, "layers": len(layers)}, ensure_ascii=False)
         write_new(path, lambda file, layer=layer, chunk=chunk: row.write(layer, file, {KEY: chunk}))
         paths.append(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from .checks import check_finite, check_layer
 from .errors import OmniAlphaError
+from .files.writing import write_over
 
 # 8192 x 8192, a gigabyte as a float32 layer.
 MAX_PIXELS = 2**26
@@ -126,24 +126,16 @@ def write_layer(layer: Tensor, path: str | os.PathLike, text: Mapping[str, str] 
     Raises:
         OmniAlphaError: not a layer, NaN in it, or the file cannot be written.
     """
-    path = Path(path)
     image = to_pil(layer)
+    write_over(Path(path), lambda file: image.save(file, format="PNG", pnginfo=png_text(text)))
+
+
+def png_text(text: Mapping[str, str] | None) -> PngImagePlugin.PngInfo:
+    """Entries for a PNG's text chunks, any Unicode."""
     chunks = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
         chunks.add_text(key, str(value))
-    part = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        with open(part, "xb") as file:
-            image.save(file, format="PNG", pnginfo=chunks)
-        os.replace(part, path)
-    except OSError as error:
-        raise OmniAlphaError(
-            f"Could not write {path}: {error.strerror or error}. Check that the folder exists, that it may be written "
-            f"to and that the disk has room."
-        ) from error
-    finally:
-        with suppress(OSError):  # it has moved, or never came to be
-            part.unlink()
+    return chunks
 
 
 def _open(source, path: str | Path) -> Image.Image:

@@ -9,20 +9,19 @@ sequence `[text | targets | inputs]` (paper section 3.2).
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
 from einops import rearrange
 
-from .checkpoint import MICRO, check_folder, find_checkpoint, read_headers
-from .checks import Size, check_finite
+from .checkpoint import MICRO
+from .checkpoint_folder import Checkpoint
+from .checks import check_finite
 from .errors import OmniAlphaError, OmniAlphaWarning
-from .layers import snap_alpha
+from .files.writing import write_json
 from .loading import (
     check_parts,
     load_scheduler,
@@ -32,11 +31,11 @@ from .loading import (
     stored_dtype,
     summary,
 )
-from .lora import apply_lora, read_lora
-from .request import Request, plan
+from .lora import apply_lora
+from .request import Plan, Request
 from .sampling import denoise, guide, initial_noise, sigmas
 from .sequence import pack, patchify, unpack
-from .settings import FILE_NAME, PUBLIC, Settings, read_settings
+from .settings import FILE_NAME, Settings
 from .text import encode_prompt
 from .vae import decode_layers, encode_layers, load_vae
 
@@ -74,7 +73,7 @@ class OmniAlphaPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(
         cls,
-        checkpoint: str | Path = MICRO,
+        checkpoint: str | Path | Checkpoint = MICRO,
         *,
         vae: str | Path | None = None,
         lora: str | Path | None = None,
@@ -85,10 +84,11 @@ class OmniAlphaPipeline(DiffusionPipeline):
         """Loads a checkpoint from this machine; nothing is ever downloaded.
 
         Args:
-            checkpoint: "micro" (built in), or a folder in diffusers layout. For the public checkpoint that is the
-                Qwen-Image-Edit-2509 folder, together with `vae` and `lora`.
+            checkpoint: "micro" (built in), or a folder in diffusers layout, see `Checkpoint`. For the public checkpoint
+                that is the Qwen-Image-Edit-2509 folder, with the authors' rgba_vae and lora folders in it or given
+                as `vae` and `lora`.
             vae: RGBA VAE file or folder, in either key layout, in place of the folder's own.
-            lora: LoRA file or folder for the transformer; it is added to the weights.
+            lora: LoRA file or folder for the transformer, in place of the folder's own; it is added to the weights.
             lora_scale: strength of the LoRA.
             dtype: what transformer and text encoder compute in; by default bfloat16 where the transformer is stored so,
                 float32 otherwise. The VAE always computes in float32.
@@ -98,22 +98,22 @@ class OmniAlphaPipeline(DiffusionPipeline):
             OmniAlphaError: something is missing, damaged, or of another architecture. All of that is found out before
                 the large weights are read.
         """
-        folder = find_checkpoint(checkpoint)
-        check_folder(folder, vae_elsewhere=vae is not None)
-        settings = read_settings(folder)
-        check_parts(folder)
-        if lora is not None:
-            read_lora(lora).place({name: info.shape for name, info in read_headers(folder / "transformer").items()})
-            if not (folder / FILE_NAME).is_file():
-                settings = replace(settings, tasks=PUBLIC)
-        tokenizer = load_tokenizer(folder)
-        autoencoder = load_vae(Path(vae) if vae is not None else folder / "vae")
-        dtype = dtype or stored_dtype(folder)
-        transformer = load_transformer(folder, dtype, axis)
-        if lora is not None:
-            _report(Path(lora), apply_lora(transformer, lora, lora_scale))
+        checkpoint = Checkpoint.of(checkpoint, vae=vae, lora=lora).check()
+        settings = checkpoint.settings
+        check_parts(checkpoint)
+        tokenizer = load_tokenizer(checkpoint)
+        autoencoder = load_vae(checkpoint.vae)
+        dtype = dtype or stored_dtype(checkpoint)
+        transformer = load_transformer(checkpoint, dtype, axis)
+        if checkpoint.lora is not None:
+            _report(checkpoint.lora, apply_lora(transformer, checkpoint.lora, lora_scale))
         return cls(
-            transformer, autoencoder, load_text_encoder(folder, dtype), tokenizer, load_scheduler(folder), settings
+            transformer=transformer,
+            vae=autoencoder,
+            text_encoder=load_text_encoder(checkpoint, dtype),
+            tokenizer=tokenizer,
+            scheduler=load_scheduler(checkpoint),
+            settings=settings,
         )
 
     def save_pretrained(self, folder: str | Path, **options) -> None:
@@ -128,49 +128,20 @@ class OmniAlphaPipeline(DiffusionPipeline):
         """
         try:
             super().save_pretrained(folder, **(options | {"safe_serialization": True}))
-            text = json.dumps(self.settings.to_json(), indent=2) + "\n"
-            (Path(folder) / FILE_NAME).write_text(text, encoding="utf-8")
+            write_json(Path(folder) / FILE_NAME, self.settings.to_json())
         except OSError as error:
             raise OmniAlphaError(f"Cannot save to {folder}: {error.strerror or error}.") from error
 
     def __call__(
-        self,
-        task: str | None = None,
-        instruction: str | None = None,
-        images: Sequence = (),
-        guide=None,
-        text: str = "",
-        num_targets: int | None = None,
-        seed: int = 0,
-        steps: int | None = None,
-        guidance: float | None = None,
-        negative: str = "",
-        size: Size | None = None,
-        fit: str = "scale",
-        callback: Callback | None = None,
-        clean: bool = True,
-        snap: bool = False,
+        self, task: str | None = None, instruction: str | None = None, *, callback: Callback | None = None, **asked
     ) -> list[torch.Tensor]:
         """Runs a task, or a free instruction.
 
         Args:
-            task: id from the task table; it decides what goes in and what comes out.
-            instruction: what the model is told, in place of the task's wording; `{text}` in it is filled in. Without a
-                task it has to say everything.
-            images: input layers [4, H, W] in [0, 1] with straight alpha (also RGB tensors, PIL images or paths).
-            guide: trimap or mask [H, W] (or picture, white = object, grey = unknown) as large as the first image.
-            text: the artist's words for tasks that take some.
-            num_targets: layers to generate for a free instruction, 1 unless told.
-            seed: 0 ... 2**64 - 1; the same seed gives the same layers.
-            steps: Euler steps, the checkpoint's default unless told.
-            guidance: classifier-free guidance, the checkpoint's default unless told; 1 or less is twice as fast.
-            negative: what guidance steers away from.
-            size: (height, width) to work at in pixels, in place of the checkpoint's pixel budget.
-            fit: "scale", "pad" or "exact", see `layers.Frame`.
+            task, instruction: see `Request`, which lists everything that can be asked for.
             callback: called after each step with (steps done, steps, preview); `preview()` decodes the layers as the
                 model sees them so far. Returning False, or raising, stops the run.
-            clean: blacken colours hidden under alpha 0 of the inputs.
-            snap: make alpha <= 5/255 transparent and >= 250/255 opaque.
+            asked: the other fields of `Request`: `images`, `guide`, `text`, `seed`, `steps`, `guidance`, `size`, ...
 
         Returns:
             float32 layers [4, H, W] in [0, 1] on the CPU, back to front, in the frame of the first image (at the
@@ -180,48 +151,43 @@ class OmniAlphaPipeline(DiffusionPipeline):
             OmniAlphaError: a request that cannot be run, or a model that gives NaN.
             Cancelled: the callback returned False.
         """
-        return self.run(
-            plan(self.settings, task, instruction, images, guide, text, num_targets, seed, steps, guidance, negative,
-                 size, fit, clean, snap),
-            callback,
-        )  # fmt: skip
+        return self.run(Request(task=task, instruction=instruction, **asked).plan(self.settings), callback)
 
     @torch.no_grad()
-    def run(self, request: Request, callback: Callback | None = None) -> list[torch.Tensor]:
+    def run(self, plan: Plan, callback: Callback | None = None) -> list[torch.Tensor]:
         """`__call__` for a request that is already planned."""
         try:
-            return self._run(request, callback)
+            return self._run(plan, callback)
         finally:
             self.maybe_free_model_hooks()
 
-    def _run(self, request: Request, callback: Callback | None) -> list[torch.Tensor]:
-        device, fitted = self._execution_device, request.fitted
-        prompts = [request.instruction] + ([request.negative] if request.guidance > 1 else [])
+    def _run(self, plan: Plan, callback: Callback | None) -> list[torch.Tensor]:
+        device, fitted = self._execution_device, plan.fitted
+        prompts = [plan.instruction] + ([plan.negative] if plan.guidance > 1 else [])
         contexts = [self._context(prompt, fitted.inputs, device) for prompt in prompts]
 
         self._wake(self.vae)
         inputs = [latent[None].to(device) for latent in encode_layers(self.vae, fitted.inputs)]
         h, w = (side // VAE_SCALE for side in fitted.size)
-        noise = initial_noise(request.seed, fitted.targets, h, w).to(device)
+        noise = initial_noise(plan.seed, fitted.targets, h, w).to(device)
         tokens, shapes = pack(noise, inputs)
         count = fitted.targets * patchify(noise[:, :, 0]).shape[1]
         x, clean = tokens[:, :count], tokens[:, count:]
 
         def velocity(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
             predictions = [self._predict(x, clean, sigma, context, shapes) for context in contexts]
-            return guide(predictions[0], predictions[-1], request.guidance)
+            return guide(predictions[0], predictions[-1], plan.guidance)
 
         def finish(x: torch.Tensor) -> list[torch.Tensor]:
             latents = rearrange(unpack(x, fitted.targets, h, w)[0], "c m h w -> m c h w")
             self._wake(self.vae)
-            layers = fitted.restore([layer.cpu() for layer in decode_layers(self.vae, latents)])
-            return [snap_alpha(layer) for layer in layers] if request.snap else layers
+            return plan.finish([layer.cpu() for layer in decode_layers(self.vae, latents)])
 
         def after_step(step: int, steps: int, estimate: torch.Tensor) -> None:
             if callback is not None and callback(step + 1, steps, lambda: finish(estimate)) is False:
                 raise Cancelled(f"Stopped after step {step + 1} of {steps}.")
 
-        levels = sigmas(request.steps, count, self.settings.schedule).to(device)
+        levels = sigmas(plan.steps, count, self.settings.schedule).to(device)
         layers = finish(denoise(velocity, x, levels, after_step))
         return [check_finite(layer, "A decoded layer") for layer in layers]
 

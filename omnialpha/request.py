@@ -7,14 +7,17 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
-from .checks import Size, check_finite, check_layer, check_plane
+from . import __version__
+from .checks import Size, check_finite, check_layer, check_plane, check_whole, is_whole
 from .errors import OmniAlphaError, OmniAlphaWarning
-from .layers import clean_hidden, from_pil, grey_layer, opaque, read_layer
+from .files.names import default_names
+from .layers import clean_hidden, from_pil, grey_layer, opaque, read_layer, snap_alpha
 from .pictures import MAX_PIXELS
 from .sequence import FittedSequence, LayerSequence
 from .settings import Settings
@@ -24,11 +27,105 @@ from .text import check_words
 POLARITIES = ("white", "black", "alpha")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Request:
+    """What an artist asks for. Nothing is read or checked before `plan`.
+
+    Attributes:
+        task: id from the task table; it decides what goes in and what comes out. None for a free instruction.
+        instruction: what the model is told, in place of the task's wording; `{text}` in it is filled in. Without a
+            task it has to say everything.
+        images: input layers [4, H, W] in [0, 1] with straight alpha (also RGB tensors, PIL images or paths).
+        guide: trimap or mask [H, W] (or a picture, see `guide_polarity`) as large as the first image.
+        guide_polarity: where the object is in a guide that is a picture, see `as_plane`.
+        text: the artist's words for tasks that take some.
+        num_targets: layers to generate for a free instruction, 1 unless told.
+        seed: 0 ... 2**64 - 1; the same seed gives the same layers.
+        steps: Euler steps, the checkpoint's default unless told.
+        guidance: classifier-free guidance, the checkpoint's default unless told; 1 or less is twice as fast.
+        negative: what guidance steers away from.
+        size: (height, width) to work at in pixels, in place of the checkpoint's pixel budget.
+        fit: "scale", "pad" or "exact", see `layers.Frame`.
+        clean: blacken colours hidden under alpha 0 of the inputs.
+        snap: make alpha <= 5/255 transparent and >= 250/255 opaque.
+    """
+
+    task: str | None = None
+    instruction: str | None = None
+    images: Sequence = ()
+    guide: Any = None
+    guide_polarity: str = "white"
+    text: str = ""
+    num_targets: int | None = None
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    negative: str = ""
+    size: Size | None = None
+    fit: str = "scale"
+    clean: bool = True
+    snap: bool = False
+
+    def plan(self, settings: Settings) -> Plan:
+        """The request checked, and its pictures fitted to a checkpoint.
+
+        Raises:
+            OmniAlphaError: anything that cannot be run; no model is needed to find out.
+        """
+        row = get_task(self.task) if self.task is not None else None
+        layers = [as_layer(image, f"Picture {k + 1}") for k, image in enumerate(_as_list(self.images))]
+        plane = None if self.guide is None else as_plane(self.guide, self.guide_polarity)
+        if row is None:
+            words = " ".join((self.instruction or "").replace("{text}", self.text).split())
+            if not words:
+                raise OmniAlphaError(
+                    "Say what to do: give a task (`python -m omnialpha tasks` lists them) or an instruction."
+                )
+            targets = 1 if self.num_targets is None else check_whole(self.num_targets, "num_targets")
+            names = tuple(default_names(targets))
+        else:
+            words = _instruction(settings, row, self.text, self.instruction)
+            layers, plane = _sort_pictures(row, layers, plane)
+            targets, names = len(row.targets), row.names
+            if self.num_targets not in (None, targets):
+                raise OmniAlphaError(
+                    f"Task '{row.id}' gives {targets} layers, {self.num_targets} were asked for. Leave it out."
+                )
+            _warn(settings, row, layers, self.text, words)
+        if plane is not None:
+            _check_guide_size(layers, plane)
+        if self.clean:
+            layers = [clean_hidden(layer) for layer in layers]
+        if plane is not None:
+            layers.append(grey_layer(plane))
+        steps = settings.steps_for(self.task) if self.steps is None else check_whole(self.steps, "steps")
+        guidance = settings.guidance_for(self.task) if self.guidance is None else float(self.guidance)
+        if not math.isfinite(guidance):
+            raise OmniAlphaError(f"guidance is {guidance}, expected a number such as {settings.guidance:g}.")
+        if self.size is not None and math.prod(self.size) > MAX_PIXELS:
+            height, width = self.size
+            raise OmniAlphaError(f"{width}x{height} pixels are too many; a layer may have {MAX_PIXELS:,}.")
+        return Plan(
+            request=self,
+            task=row,
+            instruction=check_words(words),
+            negative=check_words(" ".join(self.negative.split())),
+            names=names,
+            fitted=LayerSequence(layers, targets, self.size, self.fit).fitted(
+                settings.pixel_budget, settings.size_multiple
+            ),
+            seed=_seed(self.seed),
+            steps=steps,
+            guidance=guidance,
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Plan:
     """One run of the model, fully decided.
 
     Attributes:
+        request: what was asked for.
         task: row of the task table, None for a free instruction.
         instruction: what the model is told, text filled in.
         negative: what guidance steers away from; usually empty.
@@ -37,9 +134,9 @@ class Request:
         seed: 0 ... 2**64 - 1.
         steps: Euler steps, at least 1.
         guidance: scale; 1 or less runs the model once per step.
-        snap: make nearly opaque and nearly transparent pixels exactly so.
     """
 
+    request: Request
     task: Task | None
     instruction: str
     negative: str
@@ -48,64 +145,35 @@ class Request:
     seed: int
     steps: int
     guidance: float
-    snap: bool = False
 
+    def finish(self, layers: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Decoded layers as the artist gets them: in the frame of the first picture, snapped where asked for."""
+        layers = self.fitted.restore(layers)
+        return [snap_alpha(layer) for layer in layers] if self.request.snap else layers
 
-def plan(
-    settings: Settings,
-    task: str | None = None,
-    instruction: str | None = None,
-    images: Sequence = (),
-    guide=None,
-    text: str = "",
-    num_targets: int | None = None,
-    seed: int = 0,
-    steps: int | None = None,
-    guidance: float | None = None,
-    negative: str = "",
-    size: Size | None = None,
-    fit: str = "scale",
-    clean: bool = True,
-    snap: bool = False,
-) -> Request:
-    """Checks a request and fits its pictures to a checkpoint. Parameters are those of `OmniAlphaPipeline.__call__`.
+    def record(self) -> dict[str, Any]:
+        """What was asked and decided, for a picture's text chunk.
 
-    Raises:
-        OmniAlphaError: anything that cannot be run; no model is needed to find out.
-    """
-    row = get_task(task) if task is not None else None
-    layers = [as_layer(image, f"Picture {k + 1}") for k, image in enumerate(_as_list(images))]
-    plane = None if guide is None else as_plane(guide)
-    if row is None:
-        words = " ".join((instruction or "").replace("{text}", text).split())
-        if not words:
-            raise OmniAlphaError(
-                "Say what to do: give a task (`python -m omnialpha tasks` lists them) or an instruction."
-            )
-        targets = 1 if num_targets is None else _whole(num_targets, "num_targets", 1)
-        names = tuple(f"layer-{k + 1}" for k in range(targets))
-    else:
-        words = _instruction(settings, row, text, instruction)
-        layers, plane = _sort_pictures(row, layers, plane)
-        targets, names = len(row.targets), row.targets
-        if num_targets not in (None, targets):
-            raise OmniAlphaError(f"Task '{row.id}' gives {targets} layers, {num_targets} were asked for. Leave it out.")
-        _warn(settings, row, layers, text, words)
-    if plane is not None:
-        _check_guide_size(layers, plane)
-    if clean:
-        layers = [clean_hidden(layer) for layer in layers]
-    if plane is not None:
-        layers.append(grey_layer(plane))
-    steps = settings.steps_for(task) if steps is None else _whole(steps, "steps", 1)
-    guidance = settings.guidance_for(task) if guidance is None else float(guidance)
-    if not math.isfinite(guidance):
-        raise OmniAlphaError(f"guidance is {guidance}, expected a number such as {settings.guidance:g}.")
-    if size is not None and math.prod(size) > MAX_PIXELS:
-        raise OmniAlphaError(f"{size[1]}x{size[0]} pixels are too many; a layer may have {MAX_PIXELS:,}.")
-    fitted = LayerSequence(layers, targets, size, fit).fitted(settings.pixel_budget, settings.size_multiple)
-    words, negative = check_words(words), check_words(" ".join(negative.split()))
-    return Request(row, words, negative, names, fitted, _seed(seed), steps, guidance, snap)
+        Of pictures that came from files the names only: where they lay is nobody's business. The others are None.
+        """
+        asked = self.request
+        return {
+            "version": __version__,
+            "task": asked.task,
+            "instruction": self.instruction,
+            "negative": self.negative,
+            "text": asked.text,
+            "images": [_file_name(image) for image in _as_list(asked.images)],
+            "guide": _file_name(asked.guide),
+            "guide_polarity": asked.guide_polarity,
+            "seed": self.seed,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "size": list(reversed(self.fitted.size)),
+            "fit": asked.fit,
+            "snap_alpha": asked.snap,
+            "keep_hidden": not asked.clean,
+        }
 
 
 def as_layer(image, name: str = "The picture") -> torch.Tensor:
@@ -208,13 +276,11 @@ def _warn(settings: Settings, task: Task, layers: list, text: str, words: str) -
         )
 
 
-def _whole(value, name: str, low: int) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
-        raise OmniAlphaError(f"{name} is {value!r}, expected a whole number of {low} or more.")
-    return int(value)
-
-
 def _seed(seed) -> int:
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+    if not is_whole(seed, 0) or seed >= 2**64:
         raise OmniAlphaError(f"The seed is {seed!r}, expected a whole number from 0 to 2**64 - 1.")
     return int(seed)
+
+
+def _file_name(picture) -> str | None:
+    return Path(picture).name if isinstance(picture, (str, os.PathLike)) else None

@@ -128,7 +128,9 @@ class LayerRope(nn.Module):
         extents = _extents(img_shapes)
         length = _text_length(txt_seq_lens if max_txt_seq_len is None else max_txt_seq_len)
         device = torch.device("cpu" if device is None else device)
-        table = _rotations(extents, length, tuple(self.axes_dim), self.theta, self.axis, device)
+        table = _rotations(
+            extents, length, tuple(self.axes_dim), theta=self.theta, axis=self.axis, device=device
+        )
         return table[length:], table[:length]
 
     def extra_repr(self) -> str:
@@ -156,6 +158,7 @@ def _rotations(
     extents: tuple[Extent, ...],
     text_length: int,
     axes_dim: tuple[int, ...],
+    *,
     theta: float,
     axis: str,
     device: torch.device,

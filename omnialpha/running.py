@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from . import __version__
-from .checkpoint import check_folder, find_checkpoint
+from .checkpoint_folder import Checkpoint
 from .errors import OmniAlphaError
 from .output import new_folder, write_layers
-from .request import Request, as_plane, plan
-from .settings import read_settings
+from .request import Plan, Request
 
 
 def run(args) -> list[Path]:
@@ -26,34 +23,39 @@ def run(args) -> list[Path]:
         OmniAlphaError: whatever of the request, the files or the disk cannot be used.
     """
     device = find_device(args.device)
-    folder = find_checkpoint(args.checkpoint)
-    check_folder(folder, vae_elsewhere=args.vae is not None)
-    request = plan(
-        read_settings(folder),
-        args.task,
-        args.instruction,
-        args.image,
-        None if args.guide is None else as_plane(args.guide, args.guide_polarity),
-        args.text,
-        args.targets,
-        args.seed,
-        args.steps,
-        args.guidance,
-        args.negative,
-        args.size,
-        args.fit,
-        not args.keep_hidden,
-        args.snap_alpha,
-    )
+    checkpoint = Checkpoint(args.checkpoint, vae=args.vae, lora=args.lora).check()
+    plan = request_of(args).plan(checkpoint.settings)
     with new_folder(args.out or Path("out") / (args.task or "instruction")) as out:
-        _say(f"{folder.name}: {request.instruction}")
-        _say(_sizes(request))
-        pipeline = load(args.checkpoint, device, args.vae, args.lora, args.lora_scale, args.offload)
-        layers = sample(pipeline, request)
-        paths = write_layers(layers, request.names, out, record(args, request), args.format)
+        _say(f"{checkpoint.folder.name}: {plan.instruction}")
+        _say(_sizes(plan))
+        pipeline = load(checkpoint, device, lora_scale=args.lora_scale, offload=args.offload)
+        layers = sample(pipeline, plan)
+        record = plan.record() | checkpoint.record() | {"lora_scale": args.lora_scale}
+        paths = write_layers(layers, plan.names, out, record, args.format)
     for path in paths:
         print(path)
     return paths
+
+
+def request_of(args) -> Request:
+    """What the command line asks for."""
+    return Request(
+        task=args.task,
+        instruction=args.instruction,
+        images=args.image,
+        guide=args.guide,
+        guide_polarity=args.guide_polarity,
+        text=args.text,
+        num_targets=args.targets,
+        seed=args.seed,
+        steps=args.steps,
+        guidance=args.guidance,
+        negative=args.negative,
+        size=args.size,
+        fit=args.fit,
+        clean=not args.keep_hidden,
+        snap=args.snap_alpha,
+    )
 
 
 def find_device(name: str) -> torch.device:
@@ -73,10 +75,11 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def load(checkpoint, device: torch.device, vae=None, lora=None, lora_scale: float = 1.0, offload: bool = False):
+def load(checkpoint, device: torch.device, *, lora_scale: float = 1.0, offload: bool = False):
     """The pipeline on a device, without the libraries' progress bars.
 
     Args:
+        checkpoint: a `Checkpoint`, "micro" or the path of one.
         offload: leave the parts in main memory and bring each one in while it works.
     """
     import diffusers
@@ -87,55 +90,29 @@ def load(checkpoint, device: torch.device, vae=None, lora=None, lora_scale: floa
         library.utils.logging.disable_progress_bar()
     from .pipeline import OmniAlphaPipeline
 
-    pipeline = OmniAlphaPipeline.from_pretrained(checkpoint, vae=vae, lora=lora, lora_scale=lora_scale)
+    pipeline = OmniAlphaPipeline.from_pretrained(checkpoint, lora_scale=lora_scale)
     if offload and device.type != "cpu":
         pipeline.enable_model_cpu_offload(device=device)
         return pipeline
     return pipeline.to(device)
 
 
-def sample(pipeline, request: Request, label: str = "sampling") -> list[torch.Tensor]:
-    """Runs a request under a progress bar, which only a terminal gets to see."""
+def sample(pipeline, plan: Plan, label: str = "sampling") -> list[torch.Tensor]:
+    """Runs a plan under a progress bar, which only a terminal gets to see."""
     from tqdm import tqdm
 
-    with tqdm(total=request.steps, desc=label, unit="step", leave=False, disable=None) as bar:
-        return pipeline.run(request, lambda step, steps, preview: bar.update(step - bar.n))
+    with tqdm(total=plan.steps, desc=label, unit="step", leave=False, disable=None) as bar:
+        return pipeline.run(plan, lambda step, steps, preview: bar.update(step - bar.n))
 
 
-def record(args, request: Request) -> dict[str, Any]:
-    """What made a picture, for its text chunk. File names only: where they lay is nobody's business."""
-    name = Path(args.checkpoint).name
-    return {
-        "version": __version__,
-        "task": args.task,
-        "instruction": request.instruction,
-        "negative": request.negative,
-        "text": args.text,
-        "images": [Path(image).name for image in args.image],
-        "guide": args.guide and Path(args.guide).name,
-        "guide_polarity": args.guide_polarity,
-        "checkpoint": name,
-        "vae": args.vae and Path(args.vae).name,
-        "lora": args.lora and Path(args.lora).name,
-        "lora_scale": args.lora_scale,
-        "seed": request.seed,
-        "steps": request.steps,
-        "guidance": request.guidance,
-        "size": list(reversed(request.fitted.size)),
-        "fit": args.fit,
-        "snap_alpha": args.snap_alpha,
-        "keep_hidden": args.keep_hidden,
-    }
-
-
-def _sizes(request: Request) -> str:
+def _sizes(plan: Plan) -> str:
     """What fitting does, in one line."""
-    frame, (height, width) = request.fitted.frame, request.fitted.size
+    frame, (height, width) = plan.fitted.frame, plan.fitted.size
     line = f"working at {width}x{height}"
     if tuple(frame.source) != (height, width):
         line += f" ({frame.mode}), results in {frame.source[1]}x{frame.source[0]}"
-    steps = "1 step" if request.steps == 1 else f"{request.steps} steps"
-    return f"{line}; {steps}, guidance {request.guidance:g}, seed {request.seed}"
+    steps = "1 step" if plan.steps == 1 else f"{plan.steps} steps"
+    return f"{line}; {steps}, guidance {plan.guidance:g}, seed {plan.seed}"
 
 
 def _say(line: str) -> None:

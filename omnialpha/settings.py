@@ -10,17 +10,19 @@ Two small JSON files carry it: `omnialpha.json` beside the weights (ours, every 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .checks import is_whole
 from .errors import OmniAlphaError
+from .json_files import read_json
 from .sampling import Schedule
 
 FILE_NAME = "omnialpha.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 FORMAT = 1
 
 # What the public checkpoint was trained on; it has no omnialpha.json that could say so.
@@ -90,38 +92,31 @@ class Settings:
         return data
 
 
-def read_settings(folder: str | Path) -> Settings:
+def read_settings(folder: str | Path, scheduler: Mapping[str, Any] | None = None) -> Settings:
     """The settings of a checkpoint folder; a file that is not there leaves the public defaults standing.
+
+    Args:
+        folder: the checkpoint.
+        scheduler: its scheduler config, read already; see `read_scheduler`.
 
     Raises:
         OmniAlphaError: a file that is not JSON, an unknown format, or a value of the wrong type or range.
     """
     folder = Path(folder)
     values = _checked(folder / FILE_NAME)
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    if scheduler.is_file():
+    scheduler = read_scheduler(folder) if scheduler is None else scheduler
+    if scheduler:
         try:
-            values["schedule"] = Schedule.from_config(read_json(scheduler))
+            values["schedule"] = Schedule.from_config(scheduler)
         except (TypeError, ValueError) as error:
-            raise OmniAlphaError(f"{scheduler}: {error}") from error
+            raise OmniAlphaError(f"{folder / SCHEDULER}: {error}") from error
     return Settings(**values)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        OmniAlphaError: unreadable, not JSON, or not an object.
-    """
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise OmniAlphaError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise OmniAlphaError(f"{path} is not valid JSON: {error}. Fetch or write the file again.") from error
-    if not isinstance(data, dict):
-        raise OmniAlphaError(f"{path} holds {type(data).__name__}, expected a JSON object {{...}}.")
-    return data
+def read_scheduler(folder: Path) -> dict[str, Any]:
+    """diffusers' scheduler config of a checkpoint folder, empty where there is none. OmniAlphaError: unreadable."""
+    path = folder / SCHEDULER
+    return read_json(path) if path.is_file() else {}
 
 
 def _checked(path: Path) -> dict[str, Any]:
@@ -147,17 +142,13 @@ def _checked(path: Path) -> dict[str, Any]:
     return values
 
 
-def _whole(value: Any, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
 def _sampling(value: Any) -> bool:
     """task id -> {"steps": whole, "guidance": number}, both optional."""
-    tests = {"steps": lambda v: _whole(v, 1), "guidance": _number}
+    tests = {"steps": lambda v: is_whole(v, 1), "guidance": _number}
     return isinstance(value, dict) and all(
         isinstance(entry, dict) and all(key in tests and tests[key](v) for key, v in entry.items())
         for entry in value.values()
@@ -166,9 +157,9 @@ def _sampling(value: Any) -> bool:
 
 # key -> (test, what was expected)
 _RULES = {
-    "pixel_budget": (lambda v: _whole(v, PATCH_PIXELS**2), f"a whole number of pixels, {PATCH_PIXELS**2} or more"),
+    "pixel_budget": (lambda v: is_whole(v, PATCH_PIXELS**2), f"a whole number of pixels, {PATCH_PIXELS**2} or more"),
     "size_multiple": (
-        lambda v: _whole(v, PATCH_PIXELS) and v % PATCH_PIXELS == 0,
+        lambda v: is_whole(v, PATCH_PIXELS) and v % PATCH_PIXELS == 0,
         f"a multiple of {PATCH_PIXELS} pixels",
     ),
     "tasks": (
@@ -179,7 +170,7 @@ _RULES = {
         lambda v: isinstance(v, dict) and all(isinstance(text, str) and text.strip() for text in v.values()),
         "an object of task id -> text",
     ),
-    "steps": (lambda v: _whole(v, 1), "a whole number, 1 or more"),
+    "steps": (lambda v: is_whole(v, 1), "a whole number, 1 or more"),
     "guidance": (_number, "a number, 0 or more"),
     "sampling": (_sampling, 'an object of task id -> {"steps": whole number, "guidance": number}'),
 }

@@ -22,10 +22,12 @@ ROLES = {
     "mask": "a precise mask (white = object)",
     "coarse_mask": "a rough mask (white = somewhere around the object)",
 }
+# What a generated layer of each role is called where people meet it; the others are called as their role.
+NAMES = {"foreground": "object"}
 GUIDES = ("trimap", "mask", "coarse_mask")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One row of the table.
 
@@ -64,6 +66,11 @@ class Task:
         """Role of the guide (trimap, mask or coarse mask) the artist gives, None where there is none."""
         return self.inputs[1] if len(self.inputs) > 1 else None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the generated layers are called in the viewer and in files, back to front."""
+        return tuple(NAMES.get(role, role) for role in self.targets)
+
     def fill(self, text: str = "", instruction: str | None = None) -> str:
         """The instruction for the model, with the artist's text in it.
 
@@ -87,43 +94,62 @@ class Task:
 
 def _guided(family: str, verb: str, targets: tuple[str, ...], what: str) -> list[Task]:
     """The five variants of a family that works on a composite: auto, text, and three kinds of guide."""
-    hints = {
-        "trimap": ("trimap", "guided by the trimap", "a trimap marks sure object, sure background and the rest"),
-        "mask": ("mask", "guided by the mask", "a precise mask says which object"),
-        "coarse_mask": ("coarse mask", "guided by the rough mask", "a rough mask says roughly where the object is"),
-    }
-    title = family.capitalize()
-    rows = [
-        (f"{family}_auto", family, f"{title}, automatic", ("composite",), targets, "none",
-         f"{verb.format('the main object')}.", f"{what}; the model finds the main object itself."),
-        (f"{family}_text", family, f"{title} by text", ("composite",), targets, "required",
-         f"{verb.format('the object')}: {{text}}.", f"{what}; your text says which object."),
+    title, one = family.capitalize(), verb.format("the object")
+    # variant -> (rest of the title, guides, text, what the model is told, why)
+    variants = {
+        "auto": (", automatic", (), "none", verb.format("the main object") + ".",
+                 "the model finds the main object itself"),
+        "text": (" by text", (), "required", f"{one}: {{text}}.", "your text says which object"),
+        "trimap": (" by trimap", ("trimap",), "none", f"{one}, guided by the trimap.",
+                   "a trimap marks sure object, sure background and the rest"),
+        "mask": (" by mask", ("mask",), "none", f"{one}, guided by the mask.", "a precise mask says which object"),
+        "coarse_mask": (" by coarse mask", ("coarse_mask",), "none", f"{one}, guided by the rough mask.",
+                        "a rough mask says roughly where the object is"),
+    }  # fmt: skip
+    return [
+        Task(id=f"{family}_{variant}", family=family, title=title + rest, inputs=("composite", *guides),
+             targets=targets, text=text, instruction=told, help=f"{what}; {why}.")
+        for variant, (rest, guides, text, told, why) in variants.items()
     ]  # fmt: skip
-    rows += [
-        (f"{family}_{guide}", family, f"{title} by {name}", ("composite", guide), targets, "none",
-         f"{verb.format('the object')}, {phrase}.", f"{what}; {reason}.")
-        for guide, (name, phrase, reason) in hints.items()
-    ]  # fmt: skip
-    return [Task(*row) for row in rows]
 
-
-_MAKING = [
-    ("text_to_rgba", "generation", "Text to RGBA", (), ("foreground",), "required",
-     "Draw on a transparent background: {text}.", "Draws one object with transparency from your text."),
-    ("text_to_layers", "generation", "Text to layers", (), ("background", "foreground"), "required",
-     "Draw a background layer and an object layer: {text}.", "Draws a background and an object, as two layers."),
-    ("fg_to_full", "completion", "Object to full picture", ("foreground",), ("composite",), "optional",
-     "Place the object in a full picture. {text}", "Puts your cut-out object into a complete picture."),
-    ("bg_to_full", "completion", "Background to full picture", ("background",), ("composite",), "optional",
-     "Add an object to the background. {text}", "Puts an object into your background, as one picture."),
-    ("fg_to_bg", "completion", "Object to background", ("foreground",), ("background",), "optional",
-     "Draw a background for the object. {text}", "Draws a background that suits your cut-out object."),
-    ("bg_to_fg", "completion", "Background to object", ("background",), ("foreground",), "optional",
-     "Draw an object layer for the background. {text}", "Draws an object layer that suits your background."),
-]  # fmt: skip
 
 _ROWS = [
-    *(Task(*row) for row in _MAKING),
+    Task(
+        id="text_to_rgba", family="generation", title="Text to RGBA",
+        inputs=(), targets=("foreground",),
+        text="required", instruction="Draw on a transparent background: {text}.",
+        help="Draws one object with transparency from your text.",
+    ),
+    Task(
+        id="text_to_layers", family="generation", title="Text to layers",
+        inputs=(), targets=("background", "foreground"),
+        text="required", instruction="Draw a background layer and an object layer: {text}.",
+        help="Draws a background and an object, as two layers.",
+    ),
+    Task(
+        id="fg_to_full", family="completion", title="Object to full picture",
+        inputs=("foreground",), targets=("composite",),
+        text="optional", instruction="Place the object in a full picture. {text}",
+        help="Puts your cut-out object into a complete picture.",
+    ),
+    Task(
+        id="bg_to_full", family="completion", title="Background to full picture",
+        inputs=("background",), targets=("composite",),
+        text="optional", instruction="Add an object to the background. {text}",
+        help="Puts an object into your background, as one picture.",
+    ),
+    Task(
+        id="fg_to_bg", family="completion", title="Object to background",
+        inputs=("foreground",), targets=("background",),
+        text="optional", instruction="Draw a background for the object. {text}",
+        help="Draws a background that suits your cut-out object.",
+    ),
+    Task(
+        id="bg_to_fg", family="completion", title="Background to object",
+        inputs=("background",), targets=("foreground",),
+        text="optional", instruction="Draw an object layer for the background. {text}",
+        help="Draws an object layer that suits your background.",
+    ),
     *_guided("matting", "Cut out {}", ("foreground",), "Cuts an object out, with soft edges"),
     *_guided("removal", "Remove {}", ("background",), "Removes an object and paints what was behind it"),
     *_guided("decomposition", "Separate {} from the background", ("background", "foreground"),

@@ -20,7 +20,7 @@ from torch import Tensor
 from .checkpoint import load_tensors
 from .checks import check_finite, check_layer
 from .errors import OmniAlphaError
-from .settings import read_json
+from .json_files import read_json
 from .vae_frames import SCALE, single_frame, tiling
 from .vae_weights import channels, is_rgba, key_layout, opaque_initialise, to_diffusers, to_wan
 

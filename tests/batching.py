@@ -48,10 +48,11 @@ class Trial:
         journal, self.folder = self.wrap(self.journal), self.wrap(Folder(self.out, TEMPLATE))
         self.ready = prepare(self.jobs(), journal, self.folder, retry)
         names = [server.name for server in self.servers]
-        self.board = Board(self.ready.jobs, names, journal, self.events.append, self.clock(), self.limits.grace)
+        times = {"now": self.clock(), "grace": self.limits.grace}
+        self.board = Board(self.ready.jobs, names, journal, self.events.append, **times)
         self.workers = [
-            Worker(self.wrap(server), self.workflow, self.board, journal, self.folder, self.limits, clock=self.clock,
-                   new_id=self._new_id)
+            Worker(self.wrap(server), self.workflow, self.board, journal=journal, folder=self.folder,
+                   limits=self.limits, clock=self.clock, new_id=self._new_id)
             for server in self.servers
         ]  # fmt: skip
 

@@ -20,7 +20,7 @@ from omnialpha.cli import main
 from omnialpha.errors import OmniAlphaError
 from omnialpha.layers import read_layer
 from omnialpha.output import new_folder
-from omnialpha.request import plan
+from omnialpha.request import Request
 from omnialpha.settings import Settings
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
@@ -121,17 +121,17 @@ def test_a_guide_of_another_size_names_both(refused, photo, tmp_path, monkeypatc
 def test_nan_in_a_layer_or_guide():
     good, bad = torch.ones(4, 32, 32), torch.full((4, 32, 32), float("nan"))
     with pytest.raises(OmniAlphaError, match="Picture 1 holds NaN"):
-        plan(Settings(), "matting_auto", images=[bad])
+        Request(task="matting_auto", images=[bad]).plan(Settings())
     with pytest.raises(OmniAlphaError, match="guide holds NaN"):
-        plan(Settings(), "matting_mask", images=[good], guide=bad[0])
+        Request(task="matting_mask", images=[good], guide=bad[0]).plan(Settings())
     with pytest.raises(OmniAlphaError, match="Picture 1 is a list"):
-        plan(Settings(), "matting_auto", images=[[1, 2]])
+        Request(task="matting_auto", images=[[1, 2]]).plan(Settings())
 
 
 @pytest.mark.parametrize("options", [{"steps": 2.5}, {"steps": "two"}, {"seed": True}, {"seed": 1.0}])
 def test_numbers_of_the_wrong_kind(options):
     with pytest.raises(OmniAlphaError, match="expected a whole number"):
-        plan(Settings(), "text_to_rgba", text="a cup", **options)
+        Request(task="text_to_rgba", text="a cup", **options).plan(Settings())
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_odd_pictures_are_converted(tmp_path, kind):
     path = tmp_path / "odd"
     path.write_bytes(picture_of(kind))
     assert main(["run", "matting_auto", "--image", str(path), "--steps", "1", "--out", str(tmp_path / "out")]) == 0
-    assert read_layer(tmp_path / "out" / "01-foreground.png").shape == read_layer(path).shape
+    assert read_layer(tmp_path / "out" / "01-object.png").shape == read_layer(path).shape
 
 
 @pytest.mark.parametrize("damage", ["cut off", "noise", "empty", "text"])
@@ -183,9 +183,9 @@ def test_damaged_pictures_are_refused(refused, photo, tmp_path, monkeypatch, dam
 def test_a_48_megapixel_picture_is_fitted(tmp_path):
     """Without a model, whose work does not depend on the picture's size."""
     big = Image.new("RGB", (8000, 6000), (9, 99, 199))
-    request = plan(Settings(pixel_budget=16384, size_multiple=16), "matting_auto", images=[big])
-    assert request.fitted.inputs[0].shape == (4, *request.fitted.size) and request.fitted.size == (80, 112)
-    assert request.fitted.frame.source == (6000, 8000)
+    plan = Request(task="matting_auto", images=[big]).plan(Settings(pixel_budget=16384, size_multiple=16))
+    assert plan.fitted.inputs[0].shape == (4, *plan.fitted.size) and plan.fitted.size == (80, 112)
+    assert plan.fitted.frame.source == (6000, 8000)
 
 
 # ---- checkpoints ---------------------------------------------------------------------------------------------------

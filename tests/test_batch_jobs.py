@@ -82,7 +82,7 @@ def test_roles_of_our_own_workflows(path):
 def test_what_is_no_workflow_says_so(tmp_path):
     for content, words in (
         ({"nodes": [], "links": []}, r"Export \(API\)"),
-        ([], "expected an object"),
+        ([], "expected a JSON object"),
         ({"1": {"inputs": {}}}, "entry '1' has no class_type"),
         ({"1": {"class_type": "X", "inputs": {"a": ["7", 0]}}}, "comes from node 7"),
     ):

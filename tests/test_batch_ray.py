@@ -18,7 +18,7 @@ from omnialpha.batch import ray_engine
 from omnialpha.batch.jobs import from_patterns, make_jobs
 from omnialpha.batch.journal import Journal
 from omnialpha.batch.painter import Changed, Painter
-from omnialpha.batch.ray_engine import Answer, Cluster, RayRun, Tally, Worker, task_graph
+from omnialpha.batch.ray_engine import Answer, Cluster, RayRun, RayWorker, Tally, task_graph
 from omnialpha.batch.results import Folder
 from omnialpha.batch.runner import prepare
 from omnialpha.batch.workflow import Target
@@ -115,10 +115,10 @@ def test_whatever_happens_to_a_job_is_an_answer(kind, reason, monkeypatch):
     monkeypatch.setattr(ray_engine, "Painter", Rough)
     tally = SimpleNamespace(begin=SimpleNamespace(remote=Tally().begin))
     batch = {"job": ["a"], "values": [json.dumps({"text": kind})]}
-    [first], [again] = (Worker("micro", "cpu", tally)(batch)["answer"] for _ in range(2))
+    [first], [again] = (RayWorker("micro", "cpu", tally)(batch)["answer"] for _ in range(2))
     assert (first.job, first.kind, first.reason) == ("a", kind, reason)
     assert again.kind == "crashed"  # Ray gives a job again only when its process died
-    [broken] = Worker("none", "cpu", tally)(batch)["answer"]
+    [broken] = RayWorker("none", "cpu", tally)(batch)["answer"]
     assert (broken.kind, broken.reason) == (ray_engine.BROKEN, "There is no such checkpoint.")
 
 
@@ -127,7 +127,8 @@ def test_layers_that_do_not_open_are_made_again(tmp_path, pictures):
     [job] = make_jobs(graph, list(from_patterns({"image": str(pictures / "0.png")})), TEMPLATE)
     journal = Journal(tmp_path / "own/journal.sqlite3")
     journal.add([job])
-    run = RayRun(Cluster(), graph, [job], journal, Folder(tmp_path / "out", TEMPLATE), events.append)
+    folder = Folder(tmp_path / "out", TEMPLATE)
+    run = RayRun(Cluster(), graph, [job], journal=journal, folder=folder, say=events.append)
     run.ended(job, Answer(job.id, "ray a", [("foreground", b"cut")], 1.0))
     assert (events[-1]["event"], events[-1]["kind"], run.board.unfinished) == ("again", "damaged", {job.id})
     run.ended(job, Answer(job.id, "ray b", [("foreground", (pictures / "0.png").read_bytes())], 1.0))
@@ -145,7 +146,7 @@ class Trial:
         journal, folder = Journal(own / "journal.sqlite3"), Folder(root, TEMPLATE, own)
         waiting = prepare(self.jobs, journal, folder).jobs
         cluster = Cluster(workers=2, cpus=0.5, device="cpu")
-        self.end = RayRun(cluster, graph, waiting, journal, folder, self.say).run()
+        self.end = RayRun(cluster, graph, waiting, journal=journal, folder=folder, say=self.say).run()
         self.rows = journal.table([job.id for job in self.jobs])
         self.left = prepare(self.jobs, journal, folder).jobs
         self.parts = list(folder.parts.glob("*"))
@@ -175,5 +176,5 @@ def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path, pictures, monkeyp
     assert [any(event.get("kind") == "crashed" for event in trial.events) for trial in (calm, killed)] == [False, True]
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).glob("*")} for name in ("calm", "killed")]
     assert len(files[0]) == 12 and files[0] == files[1]
-    with Image.open(tmp_path / "killed/0-02-foreground.png") as image:
+    with Image.open(tmp_path / "killed/0-02-object.png") as image:
         assert image.mode == "RGBA" and json.loads(image.info["omnialpha"])["image"] == "0.png"

@@ -17,9 +17,10 @@ from omnialpha.batch import remote
 from omnialpha.batch.jobs import File, from_manifest, from_patterns, make_jobs, version
 from omnialpha.batch.journal import Journal, Result
 from omnialpha.batch.ray_engine import task_graph
-from omnialpha.batch.results import DiskError, Folder
+from omnialpha.batch.results import Folder
 from omnialpha.cli import main
 from omnialpha.errors import OmniAlphaError
+from omnialpha.files.writing import DiskError
 
 TEMPLATE = "{folder}/{job}-{index:02}"
 

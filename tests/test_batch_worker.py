@@ -11,8 +11,8 @@ from pretend import BAD, KILLER, PretendServer, picture
 
 from omnialpha.batch import results
 from omnialpha.batch.report import exit_code, summarise
-from omnialpha.batch.results import DiskError
 from omnialpha.batch.server import ServerClosed, ServerTrouble
+from omnialpha.files.writing import DiskError
 
 GOOD = [b"1", b"2", b"3", b"4", b"5"]
 

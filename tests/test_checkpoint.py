@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from omnialpha import checkpoint
+from omnialpha.checkpoint_folder import Checkpoint
 from omnialpha.errors import OmniAlphaError
+from omnialpha.json_files import read_json
 
 
 @pytest.fixture
@@ -118,14 +120,37 @@ def test_missing_parts_are_all_named(tmp_path):
     (tmp_path / "transformer").mkdir()
     (tmp_path / "transformer" / "config.json").write_text("{}")
     (tmp_path / "transformer" / "model.bin").write_bytes(b"\x80\x02")
-    lacking = "; ".join(checkpoint.missing_parts(tmp_path))
+    lacking = "; ".join(Checkpoint(tmp_path).missing())
     for words in ("transformer/ weights", "pickle", "vae/ weights", "text_encoder/config.json", "tokenizer.json"):
         assert words in lacking
     with pytest.raises(OmniAlphaError, match="not a complete checkpoint"):
-        checkpoint.check_folder(tmp_path)
+        Checkpoint(tmp_path).check()
 
 
 def test_the_vae_may_lie_elsewhere(tmp_path):
     with pytest.raises(OmniAlphaError) as error:
-        checkpoint.check_folder(tmp_path, vae_elsewhere=True)
+        Checkpoint(tmp_path, vae=tmp_path / "elsewhere").check()
     assert "vae/" not in str(error.value).split("Expected")[0]
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"{", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"\xff\xfe{}", "not valid JSON"),
+        (b"[]", "holds list, expected a JSON object"),
+    ],
+)
+def test_damaged_json_is_said_in_words(tmp_path, content, words):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(OmniAlphaError, match=words) as error:
+        read_json(tmp_path / "a.json", advice="Do this.")
+    assert "a.json" in str(error.value) and str(error.value).endswith("Do this.")
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "a.json", list) == [1]
+    with pytest.raises(OmniAlphaError, match="Cannot read"):
+        read_json(tmp_path / "b.json")

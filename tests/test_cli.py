@@ -52,7 +52,7 @@ def test_layers_are_written_back_to_front_with_their_settings(photo, mask, tmp_p
     out = tmp_path / "new" / "out"
     words = ["run", "decomposition_mask", "--image", photo, "--guide", mask, "--seed", 5, "--steps", 2, "--out", out]
     assert run(*words) == 0
-    names = ["01-background.png", "02-foreground.png"]
+    names = ["01-background.png", "02-object.png"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert capsys.readouterr().out.split() == [str(out / name) for name in names]
 
@@ -78,7 +78,7 @@ def test_nothing_is_overwritten(photo, tmp_path):
 def test_free_instruction(photo, tmp_path):
     words = ["run", "--instruction", "Swap them.", "--image", photo, "--image", photo, "--targets", 2, "--steps", 1]
     assert run(*words, "--size", "48x32", "--out", tmp_path / "out") == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["01-layer-1.png", "02-layer-2.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["01-background.png", "02-layer 1.png"]
 
 
 def test_guide_polarity_reaches_the_model(photo, mask, tmp_path):
@@ -87,7 +87,7 @@ def test_guide_polarity_reaches_the_model(photo, mask, tmp_path):
     for guide, polarity, out in ((mask, "white", "a"), (inverted, "black", "b")):
         words = ["--image", photo, "--guide", guide, "--guide-polarity", polarity, "--steps", 1]
         assert run("run", "matting_mask", *words, "--out", tmp_path / out) == 0
-    a, b = (read_layer(tmp_path / name / "01-foreground.png") for name in "ab")
+    a, b = (read_layer(tmp_path / name / "01-object.png") for name in "ab")
     torch.testing.assert_close(a, b, atol=1.1 / 255, rtol=0)
 
 

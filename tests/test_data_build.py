@@ -17,7 +17,7 @@ from omnialpha.cli import main
 from omnialpha.data.build import BuildConfig, build, read_build
 from omnialpha.data.compose import composite
 from omnialpha.data.examples import read_rgba
-from omnialpha.data.filter import Limits, filter_data
+from omnialpha.data.filter import FilterLimits, filter_data
 from omnialpha.data.objects import folder_objects
 from omnialpha.data.records import read_records
 from omnialpha.errors import OmniAlphaError
@@ -98,7 +98,7 @@ def test_another_configuration_is_refused(own):
         next(build(config, own))
     (own.parent / "full").mkdir()
     (own.parent / "full/note.txt").write_text("mine")
-    with pytest.raises(OmniAlphaError, match="not empty"):
+    with pytest.raises(OmniAlphaError, match="is not a data set"):
         next(build(config, own.parent / "full"))
 
 
@@ -166,17 +166,17 @@ def spoil(own: Path, fault: str) -> None:
 ])  # fmt: skip
 def test_the_filter_rejects_with_a_reason(own, fault):
     spoil(own, fault)
-    report = filter_data(own, Limits())
+    report = filter_data(own, FilterLimits())
     assert fault in report["reasons"], report["reasons"]
     rejected = [json.loads(line) for line in (own / "rejected.jsonl").read_text().splitlines()]
     assert any(fault in item["reason"] for item in rejected)
     assert report["kept"] == len(read_records(own).records)
-    assert filter_data(own, Limits())["reasons"] == report["reasons"], "safe to repeat"
+    assert filter_data(own, FilterLimits())["reasons"] == report["reasons"], "safe to repeat"
 
 
 def test_what_was_measured_is_not_read_again(own, monkeypatch):
     first = filter_data(own)
-    strict = filter_data(own, Limits(visible=0.9))
+    strict = filter_data(own, FilterLimits(visible=0.9))
     assert strict["kept"] == 0 and strict["reasons"] == {"empty alpha": 4}
     with pytest.raises(OmniAlphaError, match=r"no usable record.*rejected 4"):
         read_records(own)
@@ -208,8 +208,8 @@ def test_near_duplicates_are_found_whatever_they_are_called(own):
     shown = Image.open(own / "composite/000000-00.png")
     shown.save(own / "composite/twin.jpg", quality=85)
     Image.open(own / "composite/twin.jpg").save(own / "composite/twin.png")
-    assert filter_data(own, Limits(recomposition=0.1))["reasons"] == {"near-duplicate": 1}
-    assert filter_data(own, Limits(recomposition=0.1, duplicate_bits=-1))["rejected"] == 0
+    assert filter_data(own, FilterLimits(recomposition=0.1))["reasons"] == {"near-duplicate": 1}
+    assert filter_data(own, FilterLimits(recomposition=0.1, duplicate_bits=-1))["rejected"] == 0
 
 
 def test_stacks_and_lists_are_filtered_too(own):

@@ -13,7 +13,7 @@ from making import make_triplets
 from omnialpha.data.augment import AUGMENTATIONS, SCENE, SHOWN, augment, check_augmentations
 from omnialpha.data.compose import composite
 from omnialpha.data.examples import SizeRule, derive, read_rgba, tasks_of, to_layer
-from omnialpha.data.records import Stack, Supervised, read_records
+from omnialpha.data.records import StackRecord, Supervised, read_records
 from omnialpha.data.stream import ExampleStream
 from omnialpha.errors import OmniAlphaError
 from omnialpha.layers import flatten, over_colour
@@ -105,7 +105,7 @@ def test_supervised_lists_and_stacks(dataset, tmp_path):
         {"id": "s", "layers": [back, front, front], "composite": shown, "captions": {"layers": ["a", "b", "c"]}},
     ])  # fmt: skip
     single, stack = read_records(lines, images=dataset).records
-    assert isinstance(single, Supervised) and isinstance(stack, Stack)
+    assert isinstance(single, Supervised) and isinstance(stack, StackRecord)
     example = derive(single, "supervised", np.random.default_rng(0))
     assert example.instruction == "cut it out" and len(example.inputs) == len(example.targets) == 1
     example = derive(stack, "stack", np.random.default_rng(0), SizeRule(128 * 128, 16))

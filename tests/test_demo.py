@@ -39,7 +39,7 @@ def test_the_demo_runs_all_families(data, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())
     for task in module.TASKS:
-        names = [f"{k + 1:02d}-{name}.png" for k, name in enumerate(get_task(task).targets)]
+        names = [f"{k + 1:02d}-{name}.png" for k, name in enumerate(get_task(task).names)]
         assert set(names) <= {path.name for path in (out / f"{task}-1").iterdir()}
         assert set(results[task]["mean"]) == {measure.name for measure in module.measures(task)}
         assert task in shown

@@ -131,7 +131,7 @@ def test_the_command_writes_everything(dataset, tmp_path, capsys):
     assert all(read_layer(path).shape[0] == 4 for path in out.glob("*s/*.png"))
     assert len(list((out / "answers/matting_auto").iterdir())) == 1
     assert not list(out.rglob(".*.tmp"))
-    assert run(*words, "--seed", 1) == 2 and "holds a run with seed = 0, not 1" in capsys.readouterr().err
+    assert run(*words, "--seed", 1) == 2 and "holds an evaluation with seed = 0, not 1" in capsys.readouterr().err
 
 
 def damaged(dataset: Path, place: Path) -> Path:
@@ -312,7 +312,7 @@ def test_bad_requests_are_refused_before_any_work(dataset, tmp_path, capsys, wor
 def test_a_folder_with_other_things_is_left_alone(dataset, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert run("evaluate", dataset, "--split", "all", "--out", tmp_path) == 2
-    assert "has something in it that is no evaluation" in capsys.readouterr().err
+    assert "has something in it that is not an evaluation" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 

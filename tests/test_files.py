@@ -15,9 +15,9 @@ from stacks import NAMES, TEXT, example, same
 from omnialpha.errors import OmniAlphaError, OmniAlphaWarning
 from omnialpha.files import packages, psd, stack
 from omnialpha.files.formats import FORMATS, paths_of, read_stack, write_stack
-from omnialpha.files.stack import distinct, parse_names, place
+from omnialpha.files.stack import place
+from omnialpha.files.writing import write_new
 from omnialpha.layers import flatten, over_colour, read_layer, write_layer
-from omnialpha.output import write_new
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -94,15 +94,6 @@ def test_missing_package_says_how_to_install_it(monkeypatch, tmp_path):
 
 
 # --- names, places, folders
-
-
-def test_names():
-    assert parse_names(" sky \n\n tree\n", 2) == ["sky", "tree"]
-    assert parse_names("", 2) == ["layer0", "layer1"]
-    assert distinct(["a", "A", "", "a"]) == ["a", "A 2", "layer", "a 3"]
-    for text, count, words in (("a", 2, "1 names for 2"), ("a\nA", 2, "share"), ("x" * 300, 1, "300 characters")):
-        with pytest.raises(OmniAlphaError, match=words):
-            parse_names(text, count)
 
 
 @pytest.mark.parametrize("name", ["../up", "/etc/passwd", "..", "a\0b", "C:\\x", ". ", "con|<>"])

@@ -7,6 +7,7 @@ import json
 import shutil
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +15,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from omnialpha import json_files
 from omnialpha.checkpoint import find_checkpoint
+from omnialpha.checkpoint_folder import Checkpoint
 from omnialpha.errors import OmniAlphaError, OmniAlphaWarning
+from omnialpha.inspection import inspect
 from omnialpha.pipeline import Cancelled, OmniAlphaPipeline
-from omnialpha.request import as_plane, plan
+from omnialpha.request import Request, as_plane
 from omnialpha.settings import PUBLIC, Settings
 from omnialpha.tasks import TASKS, get_task
 from omnialpha.text import encode_prompt
@@ -101,7 +105,7 @@ def test_layers_equal_diffusers_own_parts(pipeline):
     }
     (found,) = pipeline("matting_auto", **options)
 
-    prompts = [plan(pipeline.settings, "matting_auto", **options).instruction, ""]
+    prompts = [Request(task="matting_auto", **options).plan(pipeline.settings).instruction, ""]
     contexts = [encode_prompt(pipeline.text_encoder, pipeline.tokenizer, prompt, [picture]) for prompt in prompts]
     noise = torch.randn(1, 1, 16, h, w, generator=torch.Generator().manual_seed(9))
     x, reference = (
@@ -141,14 +145,16 @@ def test_no_guidance_skips_the_second_pass(pipeline, picture, monkeypatch):
 
 
 def test_defaults_come_from_the_settings(pipeline):
-    request = plan(replace(pipeline.settings, steps=7, guidance=2.5, sampling={}), "text_to_rgba", text="a cup")
-    assert (request.steps, request.guidance) == (7, 2.5)
+    settings = replace(pipeline.settings, steps=7, guidance=2.5, sampling={})
+    plan = Request(task="text_to_rgba", text="a cup").plan(settings)
+    assert (plan.steps, plan.guidance) == (7, 2.5)
     wording = Settings(instructions={"matting_text": "Find {text}!"})
     image = torch.ones(4, 64, 64)
-    assert plan(wording, "matting_text", text="a cup", images=[image]).instruction == "Find a cup!"
-    assert plan(wording, "matting_text", "Mine: {text}", [image], text="a cup").instruction == "Mine: a cup"
+    asked = Request(task="matting_text", text="a cup", images=[image])
+    assert asked.plan(wording).instruction == "Find a cup!"
+    assert replace(asked, instruction="Mine: {text}").plan(wording).instruction == "Mine: a cup"
     with pytest.raises(OmniAlphaError, match="needs text"):
-        plan(wording, "matting_text", images=[image])
+        Request(task="matting_text", images=[image]).plan(wording)
 
 
 def test_layers_come_back_in_the_frame_that_went_in(pipeline):
@@ -274,11 +280,47 @@ def test_the_public_checkpoints_three_places(public, picture):
     added = (p.transformer.transformer_blocks[0].attn.to_q.weight for p in (loaded, plain))
     torch.testing.assert_close(next(added) - next(added), torch.full((128, 128), 4.0))
     with pytest.warns(OmniAlphaWarning, match="not trained on 'matting_trimap'"):
-        plan(loaded.settings, "matting_trimap", **request_for("matting_trimap", picture))
+        Request(task="matting_trimap", **request_for("matting_trimap", picture)).plan(loaded.settings)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         (layer,) = loaded("matting_auto", images=[picture], **SMALL)
     assert layer.shape == picture.shape
+
+
+def test_the_same_folder_means_the_same(public, tmp_path, monkeypatch):
+    """The authors' rgba_vae and lora inside the checkpoint, or in their own folder given as both, are found by all."""
+    folder, vae, lora = public
+    authors = tmp_path / "OmniAlpha"
+    shutil.copytree(vae, authors / "rgba_vae")
+    (authors / "lora").mkdir()
+    shutil.copy(lora, authors / "lora/pytorch_lora_weights.safetensors")
+    whole = shutil.copytree(folder, tmp_path / "whole")
+    shutil.copytree(authors, whole, dirs_exist_ok=True)
+
+    found = [
+        Checkpoint(folder, vae=vae, lora=lora), Checkpoint(folder, vae=authors, lora=authors), Checkpoint(whole)
+    ]  # fmt: skip
+    opened = []
+    reader = SimpleNamespace(loads=lambda text: opened.append(text) or json.loads(text))
+    monkeypatch.setattr(json_files, "json", reader)
+    pipelines = [OmniAlphaPipeline.from_pretrained(one) for one in found]
+    assert sum("FlowMatchEuler" in text for text in opened) == len(found), "a scheduler's config is read once"
+    for pipeline in pipelines[1:]:
+        assert pipeline.settings == pipelines[0].settings and pipeline.settings.tasks == PUBLIC
+        for part in ("transformer", "vae"):
+            ours, theirs = (getattr(one, part).state_dict() for one in (pipeline, pipelines[0]))
+            assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    assert [one.record()["vae"] for one in found] == ["rgba_vae"] * 3
+
+    report = inspect(whole)
+    assert not report["problems"] and report["parts"]["vae"]["kind"] == "RGBA VAE"
+    assert report["parts"]["lora"]["facts"]["fits whole"] == "1 of 1 layers"
+    assert inspect(authors)["parts"].keys() == {"vae", "lora"}
+    with pytest.raises(OmniAlphaError, match="as --vae and --lora"):
+        OmniAlphaPipeline.from_pretrained(authors)
+    next((whole / "lora").iterdir()).unlink()
+    with pytest.raises(OmniAlphaError, match=r"Missing: lora/ weights"):
+        Checkpoint(whole).check()
 
 
 def test_half_a_lora_is_reported_loudly(public):
@@ -300,16 +342,6 @@ def test_bfloat16_weights_compute_in_bfloat16(public, picture):
     (layer,) = pipeline("matting_auto", images=[picture], **SMALL)
     assert layer.dtype == torch.float32
     assert OmniAlphaPipeline.from_pretrained(folder, vae=vae, dtype=torch.float32).transformer.dtype == torch.float32
-
-
-def test_text_that_nobody_reads_is_noted():
-    image, settings = torch.ones(4, 64, 64), Settings()
-    with pytest.warns(OmniAlphaWarning, match='"a red cup" is not looked at'):
-        plan(settings, "matting_auto", images=[image], text=" a red  cup ")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        plan(settings, "matting_auto", "Cut out {text}.", [image], text="a red cup")
-        plan(settings, "fg_to_bg", images=[image * torch.tensor([1, 1, 1, 0.5]).view(4, 1, 1)], text="a red cup")
 
 
 def test_offloaded_parts_are_woken(pipeline, picture):
@@ -344,3 +376,8 @@ def test_guide_polarities(tmp_path):
     assert torch.equal(as_plane(path, "black"), 1 - left)
     with pytest.raises(OmniAlphaError, match="polarity"):
         as_plane(path, "grey")
+
+
+def test_what_nobody_can_ask_for_is_refused(pipeline):
+    with pytest.raises(TypeError, match="step"):
+        pipeline("text_to_rgba", text="a cup", step=3)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from omnialpha.cli import main
 from omnialpha.config import read_config
-from omnialpha.data.records import Stack, Supervised
+from omnialpha.data.records import StackRecord, Supervised
 from omnialpha.errors import OmniAlphaError
 from omnialpha.pipeline import OmniAlphaPipeline
 from omnialpha.sequence import patchify
@@ -147,7 +147,7 @@ def test_instruction_dropout_and_captions():
 def test_stacks_and_prompts_keep_their_words_in_a_cache():
     """A stack without captions has as many layers as it has, and an empty prompt says nothing."""
     rng, here = np.random.default_rng(0), Path("x.png")
-    stack = words_of(Stack("s", (here, here, here), here, captions=("a hill",)))
+    stack = words_of(StackRecord("s", (here, here, here), here, captions=("a hill",)))
     assert stack == ["a hill", "", ""] and "3 layers" in instruction_for("stack", stack, rng, 0, 0.5)
     assert instruction_for("supervised", words_of(Supervised("p", "", (here,), (here,))), rng, 0, 0.5) == ""
 

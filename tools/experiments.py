@@ -23,7 +23,7 @@ from pathlib import Path
 import experiment_tables
 import yaml
 
-from omnialpha.data.parallel import write_atomically
+from omnialpha.files.writing import write_over
 from omnialpha.tasks import FAMILIES, TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -222,7 +222,7 @@ def keep(name: str, found: dict) -> None:
     with Path(RUNS, "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         text = json.dumps(known() | {name: found}, indent=1, sort_keys=True)
-        write_atomically(RESULTS, f"{text}\n".encode())
+        write_over(RESULTS, f"{text}\n")
 
 
 def main() -> None:

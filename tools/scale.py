@@ -109,7 +109,8 @@ def _measured(painter, task: str, args, folder: Path) -> tuple[Stopwatch, Stopwa
     jobs = make_jobs(graph, list(from_patterns(inputs, lambda name: name != "text")), "{job}-{index}")
     journal = Journal(folder / "journal.sqlite3")
     journal.add(jobs)
-    run = RayRun(Cluster(), graph, jobs, journal, Folder(folder / "out", "{job}-{index}"), lambda event: None)
+    results = Folder(folder / "out", "{job}-{index}")
+    run = RayRun(Cluster(), graph, jobs, journal=journal, folder=results, say=lambda event: None)
     pipeline, model, whole, books = painter.pipeline, Stopwatch(), Stopwatch(), Stopwatch()
     for job in jobs:
         if job is jobs[1]:

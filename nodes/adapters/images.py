@@ -16,6 +16,8 @@ from ...omnialpha.checks import check_finite
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.layers import opaque
 
+_NAMES = "omnialpha_names"  # attribute of a batch of layers
+
 
 def to_layers(image: Tensor, name: str = "The image") -> list[Tensor]:
     """IMAGE -> layers [4, H, W]; grey and RGB pictures come out opaque.
@@ -41,8 +43,12 @@ def to_layers(image: Tensor, name: str = "The image") -> list[Tensor]:
     return [opaque(picture.expand(3, -1, -1)) for picture in pictures]
 
 
-def to_image(layers: Sequence[Tensor]) -> Tensor:
+def to_image(layers: Sequence[Tensor], names: Sequence[str] = ()) -> Tensor:
     """Layers [C, H, W] of one size -> IMAGE [B, H, W, C], 3 or 4 channels as the layers have.
+
+    Args:
+        layers: back to front.
+        names: of the layers. They travel with this very batch, see `names_of`.
 
     Raises:
         OmniAlphaError: no layer, or layers of different sizes (an IMAGE batch has one size).
@@ -51,7 +57,15 @@ def to_image(layers: Sequence[Tensor]) -> Tensor:
     if len(sizes) != 1:
         found = ", ".join(f"{w}x{h}" for h, w in sorted(sizes)) or "none"
         raise OmniAlphaError(f"Layers of one batch share one size; found {found} (width x height).")
-    return rearrange(torch.stack(list(layers)), "b c h w -> b h w c").contiguous()
+    image = rearrange(torch.stack(list(layers)), "b c h w -> b h w c").contiguous()
+    if names:
+        setattr(image, _NAMES, tuple(names))
+    return image
+
+
+def names_of(image: Tensor) -> tuple[str, ...] | None:
+    """The names of a batch's layers, None where another node made it: whatever makes a new tensor loses them."""
+    return getattr(image, _NAMES, None)
 
 
 def to_bytes_exactly(layers: Sequence[Tensor]) -> list[Tensor]:

@@ -40,10 +40,11 @@ def empty_latent(targets: int, size: tuple[int, int]) -> dict:
 
 def sample(
     model: ModelPatcher,
-    positive: list,
-    negative: list,
     latent: Tensor,
     sigmas: Tensor,
+    *,
+    positive: list,
+    negative: list,
     scale: float,
     seed: int,
     sampler: str,
@@ -53,10 +54,10 @@ def sample(
 
     Args:
         model: patched MODEL.
-        positive: CONDITIONING with reference latents.
-        negative: the same for the negative prompt; not evaluated at scale 1.
         latent: zeros [1, 16, m, h, w].
         sigmas: [steps + 1].
+        positive: CONDITIONING with reference latents.
+        negative: the same for the negative prompt; not evaluated at scale 1.
         scale: guidance.
         seed: of the noise, which ComfyUI and the library draw alike.
         sampler: one of ComfyUI's sampler names.
@@ -69,13 +70,13 @@ def sample(
 
     return comfy.sample.sample_custom(
         model,
-        comfy.sample.prepare_noise(latent, seed),
-        scale,
-        comfy.samplers.sampler_object(sampler),
-        sigmas,
-        positive,
-        negative,
-        latent,
+        noise=comfy.sample.prepare_noise(latent, seed),
+        cfg=scale,
+        sampler=comfy.samplers.sampler_object(sampler),
+        sigmas=sigmas,
+        positive=positive,
+        negative=negative,
+        latent_image=latent,
         callback=after_step,
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,

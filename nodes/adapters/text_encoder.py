@@ -22,7 +22,7 @@ from torch import nn
 
 from ...omnialpha.checkpoint import load_tensors
 from ...omnialpha.errors import OmniAlphaError
-from ...omnialpha.settings import read_json
+from ...omnialpha.json_files import read_json
 from ...omnialpha.text import IMAGE, START, user_start
 from .precision import full_precision
 

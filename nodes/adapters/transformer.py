@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...omnialpha.checkpoint import load_tensors
 from ...omnialpha.errors import OmniAlphaError
-from ...omnialpha.settings import read_json
+from ...omnialpha.json_files import read_json
 from .precision import full_precision
 
 # A few keys that only Qwen-Image's transformer has.

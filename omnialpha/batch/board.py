@@ -43,7 +43,7 @@ class Board:
     """
 
     def __init__(
-        self, jobs: Iterable[Job], servers: Iterable[str], journal: Journal, say: Say, now: float = 0.0,
+        self, jobs: Iterable[Job], servers: Iterable[str], journal: Journal, say: Say, *, now: float = 0.0,
         grace: float = 20.0, pause: float = 1.0,
     ):  # fmt: skip
         self.journal, self.say, self.pause = journal, say, pause
@@ -89,10 +89,10 @@ class Board:
         """Whether at most one job is left, so that no other can tell whether it is the job or the server."""
         return len(self.unfinished) <= 1
 
-    def failed(self, job: Job, prompt_id: str, server: str, kind: str, reason: str, now: float) -> None:
+    def failed(self, job: Job, prompt_id: str, server: str, *, kind: str, reason: str, now: float) -> None:
         """An attempt failed: try again later, elsewhere if possible, or set the job aside."""
         limit = LIMITS[kind]
-        tries, last = self.journal.fail(job.id, prompt_id, server, kind, reason, limit)
+        tries, last = self.journal.fail(job.id, prompt_id, server=server, kind=kind, reason=reason, limit=limit)
         event = {"job": job.name, "server": server, "kind": kind, "reason": reason}
         if last:
             self.finished(job)
@@ -104,7 +104,7 @@ class Board:
         self.say({"event": "again", **event})
 
     def fetched(
-        self, job: Job, prompt_id: str, server: str, results: Sequence[Result], seconds: float | None, folder: Folder
+        self, job: Job, prompt_id: str, server: str, *, results: Sequence[Result], seconds: float | None, folder: Folder
     ) -> None:
         """All results are downloaded: claim their names, then give them those."""
         with self.journal.lock:  # between choosing names and claiming them

@@ -198,7 +198,7 @@ class Journal:
         )
 
     def fail(
-        self, job: str, prompt_id: str, server: str, kind: str, reason: str, limit: int | None
+        self, job: str, prompt_id: str, *, server: str, kind: str, reason: str, limit: int | None
     ) -> tuple[int, bool]:
         """An attempt failed; at the limit the job is set aside, in one step, so that no stop gives it another try.
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from ..errors import OmniAlphaError
+from ..files.names import is_reserved, shorten
 
 OWN = "_batch"  # folder below the results for the journal, unfinished downloads and reports
 _FIELD = re.compile(r"\{\{|\}\}|\{(\w*)(?::0?(\d+))?\}")
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _LONGEST = 200  # bytes of a name's part; systems allow 255 and a number and an ending may be added
 
 
@@ -65,5 +65,4 @@ def numbered(path: str, number: int) -> str:
 def _part(name: str) -> str:
     """A folder's or file's name that Windows, macOS and Linux take."""
     name = _FORBIDDEN.sub("_", name).strip().rstrip(". ") or "_"
-    name = f"_{name}" if _RESERVED.fullmatch(name) else name
-    return name.encode()[:_LONGEST].decode(errors="ignore")
+    return shorten(f"_{name}" if is_reserved(name) else name, _LONGEST)

@@ -22,18 +22,15 @@ class Changed(OmniAlphaError):
 
 
 class Painter:
-    """A pipeline on a device, and its checkpoint's settings.
+    """A pipeline on a device.
 
     Raises:
         OmniAlphaError: there is no such checkpoint or device.
     """
 
     def __init__(self, checkpoint: str, device: str):
-        from ..checkpoint import find_checkpoint
         from ..running import find_device, load
-        from ..settings import read_settings
 
-        self.settings = read_settings(find_checkpoint(checkpoint))
         self.pipeline = load(checkpoint, find_device(device))
 
     def paint(self, values: Mapping[str, Any]) -> tuple[list[tuple[str, bytes]], float]:
@@ -48,22 +45,28 @@ class Painter:
         """
         from ..layers import write_layer
         from ..output import KEY
-        from ..request import plan
+        from ..request import Request
 
         started = time.perf_counter()
         pictures = {role: _picture(*values[role]) for role in ROLES if role in values}
-        request = plan(
-            self.settings, values["task"], values["instruction"] or None,
-            [pictures["image"]] if "image" in pictures else [], pictures.get("guide"), values["text"],
-            seed=values["seed"], steps=values["steps"] or None, guidance=values["guidance"] or None,
+        request = Request(
+            task=values["task"],
+            instruction=values["instruction"] or None,
+            images=[pictures["image"]] if "image" in pictures else [],
+            guide=pictures.get("guide"),
+            text=values["text"],
+            seed=values["seed"],
+            steps=values["steps"] or None,
+            guidance=values["guidance"] or None,
             negative=values["negative"],
-        )  # fmt: skip
-        layers = self.pipeline.run(request)
-        names = {role: PurePosixPath(values[role][0]).name for role in pictures}  # where they lay is nobody's business
-        note = {KEY: json.dumps({**values, **names, "instruction": request.instruction}, ensure_ascii=False)}
+        )
+        plan = request.plan(self.pipeline.settings)
+        layers = self.pipeline.run(plan)
+        note = plan.record() | {role: PurePosixPath(values[role][0]).name for role in ("checkpoint", *pictures)}
+        note = {KEY: json.dumps(note, ensure_ascii=False)}
         found = []
         with tempfile.TemporaryDirectory() as folder:
-            for number, (layer, name) in enumerate(zip(layers, request.names)):
+            for number, (layer, name) in enumerate(zip(layers, plan.names)):
                 path = Path(folder, f"{number}.png")
                 write_layer(layer, path, note)
                 found.append((name, path.read_bytes()))

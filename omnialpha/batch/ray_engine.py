@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OmniAlphaError
+from ..files.writing import write_blocks, writing
 from ..tasks import get_task
 from .board import Board, Say
 from .jobs import File, Job, sha256
 from .journal import Journal, Result
 from .painter import Changed, Painter
-from .results import Damaged, Folder, check, writing
+from .results import Damaged, Folder, check
 from .runner import signals
 from .workflow import Workflow
 
@@ -128,7 +129,7 @@ class Tally:
         return self.begun[job]
 
 
-class Worker:
+class RayWorker:
     """What an actor of the pool does: a pipeline, a job at a time. Whatever happens to a job is an answer."""
 
     def __init__(self, checkpoint: str, device: str, tally):
@@ -169,13 +170,13 @@ class RayRun:
     """
 
     def __init__(
-        self, cluster: Cluster, graph: Workflow, jobs: Sequence[Job], journal: Journal, folder: Folder, say: Say
+        self, cluster: Cluster, graph: Workflow, jobs: Sequence[Job], *, journal: Journal, folder: Folder, say: Say
     ):
-        from ..checkpoint import check_folder, find_checkpoint
+        from ..checkpoint_folder import Checkpoint
 
         self.cluster, self.graph, self.jobs, self.journal, self.folder = cluster, graph, jobs, journal, folder
         self.checkpoint = graph.prompt["task"]["inputs"]["checkpoint"]
-        check_folder(find_checkpoint(self.checkpoint))
+        Checkpoint(self.checkpoint).check()
         for prompt_id, _, name in journal.open_attempts():
             if name.startswith(PREFIX):  # stopped while its answer was written down
                 journal.end(prompt_id, "forgotten")
@@ -208,7 +209,7 @@ class RayRun:
         tally = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tally).remote()
         rows = [{"job": job.id, "values": json.dumps(self.values(job))} for job in jobs]
         answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            Worker, fn_constructor_args=(self.checkpoint, self.cluster.device, tally), batch_size=1,
+            RayWorker, fn_constructor_args=(self.checkpoint, self.cluster.device, tally), batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers), **share,
         )  # fmt: skip
         waiting = {job.id: job for job in jobs}
@@ -243,19 +244,21 @@ class RayRun:
         prompt_id = str(uuid.uuid4())
         self.journal.send(job.id, answer.worker, prompt_id)
         if answer.kind:
-            self.board.failed(job, prompt_id, answer.worker, answer.kind, answer.reason, time.monotonic())
+            self.board.failed(
+                job, prompt_id, answer.worker, kind=answer.kind, reason=answer.reason, now=time.monotonic()
+            )
         else:
-            self.board.fetched(job, prompt_id, answer.worker, results, answer.seconds, self.folder)
+            self.board.fetched(
+                job, prompt_id, answer.worker, results=results, seconds=answer.seconds, folder=self.folder
+            )
 
     def _written(self, job: Job, answer: Answer) -> list[Result]:
         """The layers on this disk, looked at, without their names yet. Raises DiskError, Damaged."""
         results = []
         for number, (layer, content) in enumerate(answer.layers, 1):
             part = self.folder.part(job.id, number)
-            with writing(part), open(part, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            with writing(part):
+                write_blocks(part, [content])
             check(part, f"{layer}.png")
             wanted = self.folder.wanted(job, number, layer, f"{layer}.png")
             results.append(Result(number, wanted, sha256(part), len(content), layer))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files.writing import write_over
 from .journal import Journal
-from .results import writing
 
 FINISHED, SET_ASIDE, UNFINISHED, STOPPED = 0, 3, 4, 130
 COLUMNS = ("name", "state", "kind", "reason", "results", "server", "seconds", "attempts", "inputs", "id")
@@ -61,11 +60,8 @@ def write_reports(folder: Path, journal: Journal, jobs: Sequence[str], end: str)
         "report.csv": as_csv(rows),
         "report.md": as_markdown(summary, rows),
     }
-    with writing(folder):
-        for name, text in contents.items():
-            part = folder / f"{name}.part"
-            part.write_text(text, encoding="utf-8", newline="")
-            os.replace(part, folder / name)
+    for name, text in contents.items():
+        write_over(folder / name, text)
     return summary, [folder / name for name in contents]
 
 

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ..errors import OmniAlphaError
+from ..files.writing import copy_over, give_name, writing
 from . import remote
 from .jobs import Job, sha256
 from .journal import Journal, Result
 from .naming import OWN, numbered, result_path
 from .remote import is_address
 from .workflow import PICTURES
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-
-
-class DiskError(OmniAlphaError):
-    """Nothing more can be written here; the run has to stop, and goes on once there is room."""
 
 
 class Damaged(Exception):
@@ -130,40 +121,18 @@ def put(part: Path, final: Path) -> bool:
     if is_address(final):
         return remote.put(part.read_bytes(), final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(part, final)
+    # The part itself stays until the journal says done. On a disk without hard links an empty file claims the name, and
+    # a run stopped right then finds it empty and goes on.
+    if give_name(part, final, keep=True):
         return True
-    except FileExistsError:
-        return _is_empty(final) and _replace(part, final)
-    except OSError as error:
-        if error.errno in FULL:
-            raise
-    # A disk without hard links: an empty file claims the name. A run stopped right here finds it empty and goes on.
-    try:
-        os.close(os.open(final, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except FileExistsError:
-        return _is_empty(final) and _replace(part, final)
-    return _replace(part, final)
+    if not _is_empty(final):
+        return False
+    copy_over(part, final)
+    return True
 
 
 def _is_empty(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and path.stat().st_size == 0
-
-
-def _replace(part: Path, final: Path) -> bool:
-    copy = part.with_name(f"{part.name}.copy")  # the part itself stays until the journal says done
-    shutil.copyfile(part, copy)
-    os.replace(copy, final)
-    return True
-
-
-@contextlib.contextmanager
-def writing(path: Path):
-    """Turns a refusal of the disk into a `DiskError`."""
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def check(part: Path, name: str) -> None:

@@ -65,7 +65,7 @@ class Run:
     """
 
     def __init__(
-        self, servers: Sequence[Server], workflow: Workflow, jobs: Sequence[Job], journal: Journal, folder: Folder,
+        self, servers: Sequence[Server], workflow: Workflow, jobs: Sequence[Job], *, journal: Journal, folder: Folder,
         limits: Limits, say: Say, previews: bool = False,
     ):  # fmt: skip
         self.limits, self.say, self._lock = limits, say, threading.Lock()
@@ -73,10 +73,16 @@ class Run:
         self._presses, self._error = 0, None
         client = uuid.uuid4().hex
         names = [server.name for server in servers]
-        self.board = Board(jobs, names, journal, self._tell, time.monotonic(), limits.grace, limits.backoff)
+        self.board = Board(
+            jobs, names, journal, self._tell, now=time.monotonic(), grace=limits.grace, pause=limits.backoff
+        )
         self.workers = [
-            Worker(server, workflow, self.board, journal, folder, limits, previews, client) for server in servers
-        ]
+            Worker(
+                server, workflow, self.board, journal=journal, folder=folder, limits=limits, previews=previews,
+                client_id=client,
+            )
+            for server in servers
+        ]  # fmt: skip
         self._wakes = [threading.Event() for _ in servers]
         self._listeners = [
             Listener(worker.server, client, wake.set, partial(self._dropped, worker, wake))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ..errors import OmniAlphaError
+from ..files.writing import write_blocks, writing
 from .outcome import Output, refusal
-from .results import Damaged, writing
+from .results import Damaged
 
 CONNECT, ANSWER, TRANSFER = 10, 60, 600  # seconds: to connect, for an answer, for the answer to an upload
 _UNKNOWN = object()
@@ -111,7 +111,7 @@ class Server:
         except ServerTrouble as trouble:
             # Servers and proxies hang up in the middle of a body that is too large for them: then all else is well.
             self.check()
-            hint = f"{trouble} It was sent {_size(path)}, which may be more than it takes."
+            hint = f"{trouble} It was sent {_with_size(path)}, which may be more than it takes."
             raise ServerTrouble(hint, request=True) from None
         try:
             return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else answer["name"]
@@ -164,7 +164,7 @@ class Server:
         """
         if output.text is not None:
             with writing(part):
-                _write(part, [output.text.encode()])
+                write_blocks(part, [output.text.encode()])
             return
         query = {"filename": output.filename, "subfolder": output.subfolder, "type": output.type}
         answer = self._request("GET", "/view", params=query, stream=True)
@@ -173,7 +173,7 @@ class Server:
                 raise Damaged(f"The server answered {answer.status_code} for {output.filename}.")
             expected = answer.headers.get("Content-Length") if "Content-Encoding" not in answer.headers else None
             with writing(part):
-                size = _write(part, self._blocks(answer))
+                size = write_blocks(part, self._blocks(answer))
         if expected is not None and size != int(expected):
             raise Damaged(f"{output.filename} came short: {size} of {expected} bytes.")
 
@@ -207,7 +207,7 @@ class Server:
         return parsed
 
     def _too_large(self, what: Path | None) -> str:
-        subject = _size(what) if what else "The workflow with its values"
+        subject = _with_size(what) if what else "The workflow with its values"
         limit = f"{self._limit / 1e6:.1f} MB" if isinstance(self._limit, int) else "100 MB unless told otherwise"
         return (
             f"{subject} is larger than {self.name} takes: {limit}, or less where a proxy before it says so. Start "
@@ -228,7 +228,7 @@ class Server:
         return answer
 
 
-def _size(path: Path) -> str:
+def _with_size(path: Path) -> str:
     return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
 
 
@@ -249,16 +249,6 @@ def public_url(url: str) -> str:
     """An address without user and password."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _write(path: Path, blocks) -> int:
-    """The blocks into a file, forced to the disk; their size."""
-    with open(path, "wb") as file:
-        for block in blocks:
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-        return file.tell()
 
 
 def _words(error: Exception) -> str:

@@ -69,7 +69,7 @@ class Worker:
     """
 
     def __init__(
-        self, server: Server, workflow: Workflow, board: Board, journal: Journal, folder: Folder, limits: Limits,
+        self, server: Server, workflow: Workflow, board: Board, *, journal: Journal, folder: Folder, limits: Limits,
         previews: bool = False, client_id: str = "", clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ):  # fmt: skip
@@ -262,7 +262,9 @@ class Worker:
         del self.flights[flight.prompt_id]
         self._remembered.pop(flight.job.id, None)
         self._good()
-        self.board.fetched(flight.job, flight.prompt_id, self.server.name, results, outcome.seconds, self.folder)
+        self.board.fetched(
+            flight.job, flight.prompt_id, self.server.name, results=results, seconds=outcome.seconds, folder=self.folder
+        )
 
     def _fetch(self, job: Job, success: Success) -> list[Result]:
         """Download all results of a job and look at each; nothing has its name yet."""
@@ -319,4 +321,6 @@ class Worker:
 
     def _failed(self, flight: Flight, kind: str, reason: str) -> None:
         del self.flights[flight.prompt_id]
-        self.board.failed(flight.job, flight.prompt_id, self.server.name, kind, reason, self.clock())
+        self.board.failed(
+            flight.job, flight.prompt_id, self.server.name, kind=kind, reason=reason, now=self.clock()
+        )

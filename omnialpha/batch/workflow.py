@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import OmniAlphaError
+from ..json_files import read_json
 
 MEDIA = {
     ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".exr",
@@ -73,16 +73,7 @@ class Workflow:
     @classmethod
     def read(cls, path: str | Path) -> Workflow:
         """The workflow of a file. Raises OmniAlphaError where it cannot be read or is none."""
-        try:
-            return cls(json.loads(Path(path).read_text(encoding="utf-8-sig")), str(path))
-        except OSError as error:
-            raise OmniAlphaError(f"{path} cannot be read: {error.strerror or error}.") from error
-        except ValueError as error:
-            if isinstance(error, OmniAlphaError):
-                raise
-            raise OmniAlphaError(
-                f"{path} is not JSON ({error}). Export it from ComfyUI: Workflow, Export (API)."
-            ) from error
+        return cls(read_json(path, advice="Export it from ComfyUI: Workflow, Export (API)."), str(path))
 
     def content(self) -> dict[str, Any]:
         """What decides about the result: the graph without titles, for hashing."""

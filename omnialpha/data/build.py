@@ -8,7 +8,6 @@ records are written last, so a block either counts or is made again.
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,15 +18,19 @@ from PIL import Image
 
 from ..config import from_dict, require, to_dict
 from ..errors import OmniAlphaError
+from ..files.run_folder import refuse_difference, refuse_strange
+from ..files.writing import DiskError, lines_of, sweep, write_json, write_over
+from ..json_files import read_json
 from .blocks import compose_block
 from .compose import CHANCES
 from .materials import Materials, load_materials, sources_of
-from .parallel import spread, sweep, write_atomically
+from .parallel import spread
 from .records import json_lines
 
 FORMAT = {"format": "alphalayers", "version": 1}
 FOLDERS = ("foreground", "background", "composite")
 PARTS = "parts"
+_ANEW = "Remove the folder, or give another --out."
 
 
 @dataclass
@@ -120,10 +123,10 @@ def build(config: BuildConfig, out: Path | str, *, workers: int = 1, packages: s
             done += 1
             yield done
         _finish(config, out)
-    except OSError as error:
-        raise OmniAlphaError(
-            f"Could not write to {out}: {error.strerror or error}. Make room and run the same command again: it goes "
-            f"on after the {done} of {config.blocks} blocks that are complete."
+    except (OSError, DiskError) as error:
+        raise DiskError(
+            f"Could not write to {out}: {error} Make room and run the same command again: it goes on after the {done} "
+            f"of {config.blocks} blocks that are complete."
         ) from error
 
 
@@ -133,9 +136,9 @@ def _build_block(job: tuple[BuildConfig, Path, int, str | None]) -> None:
     for path, pixels in made.pictures.items():
         content = io.BytesIO()
         Image.fromarray((pixels * 255).round().astype(np.uint8)).save(content, "PNG", compress_level=3)
-        write_atomically(out / path, content.getvalue())
+        write_over(out / path, content.getvalue())
     rows = [*made.records, *({"problem": problem} for problem in sorted(made.problems))]
-    write_atomically(_part(out, block), _lines(rows))
+    write_over(_part(out, block), lines_of(rows))
 
 
 def _finish(config: BuildConfig, out: Path) -> None:
@@ -147,13 +150,9 @@ def _finish(config: BuildConfig, out: Path) -> None:
                 raise OmniAlphaError(f"{_part(out, block)}, line {number}: {row}. Remove the file and build again.")
             problems.add(row["problem"]) if "problem" in row else records.append(row)
     if problems:
-        write_atomically(out / "problems.jsonl", _lines({"problem": problem} for problem in sorted(problems)))
-    write_atomically(out / "triplets.jsonl", _lines(records))
+        write_over(out / "problems.jsonl", lines_of({"problem": problem} for problem in sorted(problems)))
+    write_over(out / "triplets.jsonl", lines_of(records))
     shutil.rmtree(out / PARTS)
-
-
-def _lines(rows) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def _materials(config: BuildConfig, packages: str | None) -> Materials:
@@ -178,35 +177,15 @@ def _claim(out: Path, config: BuildConfig) -> None:
     wanted = to_dict(config)
     if note.is_file():
         found = to_dict(read_build(out) or BuildConfig(""))
-        different = [key for key in wanted if found[key] != wanted[key]]
-        if different:
-            key = different[0]
-            raise OmniAlphaError(
-                f"{out} holds a data set built with {key} = {found[key]!r}, not {wanted[key]!r}. Give the same "
-                f"configuration to go on with it, or another --out."
-            )
+        refuse_difference(out, found, wanted, what="a data set built")
         return
-    if out.exists() and any(path.suffix != ".tmp" for path in out.iterdir()):
-        raise OmniAlphaError(f"{out} is not empty and holds no data set. Give a new folder.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        sources = sources_of(config.objects, *(() if config.portraits else (config.backgrounds, "textures")))
-        content = json.dumps({**FORMAT, "config": wanted, "sources": sources}, indent=2, ensure_ascii=False)
-        write_atomically(note, content.encode())
-    except OSError as error:
-        raise OmniAlphaError(f"{out} cannot be made: {error.strerror or error}.") from error
+    refuse_strange(out, "a data set")
+    sources = sources_of(config.objects, *(() if config.portraits else (config.backgrounds, "textures")))
+    write_json(note, {**FORMAT, "config": wanted, "sources": sources})
 
 
 def read_build(folder: Path | str) -> BuildConfig | None:
     """The configuration that a data set folder was built with; None where it was not built by us."""
     note = Path(folder) / "dataset.json"
-    config = _read_note(note).get("config") if note.is_file() else None
+    config = read_json(note, advice=_ANEW).get("config") if note.is_file() else None
     return from_dict(BuildConfig, config, str(note)) if config else None
-
-
-def _read_note(note: Path) -> dict:
-    try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError) as error:
-        raise OmniAlphaError(f"{note} cannot be read: {error}. Remove the folder, or give another --out.") from error

@@ -19,7 +19,7 @@ from ..resizing import fit_size, resize
 from ..tasks import GUIDES, TASKS, Task, get_task
 from .augment import augment
 from .guides import DRAW
-from .records import Record, Stack, Supervised, Triplet
+from .records import Record, StackRecord, Supervised, Triplet
 
 SUPERVISED, STACK = "supervised", "stack"  # what stands for a task where none of the 21 applies
 STACK_INSTRUCTION = "Decompose the image into {count} layers, from the background to the front."
@@ -62,7 +62,7 @@ def tasks_of(record: Record) -> tuple[str, ...]:
     """The tasks that a record can serve."""
     if isinstance(record, Supervised):
         return (SUPERVISED,)
-    if isinstance(record, Stack):
+    if isinstance(record, StackRecord):
         return (STACK,)
     has = {*record.pictures, *GUIDES}  # guides come from the foreground's alpha, and that is always there
     fits = [task for task in TASKS.values() if {*task.inputs, *task.targets} <= has]
@@ -82,7 +82,7 @@ def words_of(record: Record) -> str:
     """What a record shows, or for a supervised one what is asked; "" where nobody says."""
     if isinstance(record, Triplet):
         return record.captions.get("foreground", "")
-    return record.caption if isinstance(record, Stack) else record.prompt
+    return record.caption if isinstance(record, StackRecord) else record.prompt
 
 
 def derive(
@@ -109,7 +109,7 @@ def derive(
     if isinstance(record, Supervised):
         inputs, targets = [read_rgba(path) for path in record.inputs], [read_rgba(path) for path in record.outputs]
         return Example(key, task, record.prompt, record.prompt, *_fitted(inputs, targets, rule))
-    if isinstance(record, Stack):
+    if isinstance(record, StackRecord):
         inputs, targets = [read_rgba(record.composite)], [read_rgba(path) for path in record.layers]
         instruction = STACK_INSTRUCTION.format(count=len(targets))
         if record.caption and rng.random() < caption_rate:

@@ -6,7 +6,6 @@ Nothing is deleted: `rejected.jsonl` lists the records that readers leave out, `
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OmniAlphaError
+from ..files.writing import DiskError, lines_of, write_json, write_over
 from ..sheet import Sheet
 from .examples import opaque, read_rgba, to_layer, words_of
 from .measure import Measures, measure_all, near_duplicates
-from .parallel import write_atomically
-from .records import Record, Stack, Supervised, Triplet, read_records
+from .records import Record, StackRecord, Supervised, Triplet, read_records
 
 SOFT_TAGS = {"hair", "blur", "glass", "fade", "shadow"}  # tags that claim half-transparent pixels
 PER_REASON = 20  # ids in the report
@@ -27,7 +26,7 @@ ROWS = 4  # rows of kept records on the sheet
 
 
 @dataclass(frozen=True)
-class Limits:
+class FilterLimits:
     """When a record is rejected.
 
     Attributes:
@@ -47,40 +46,40 @@ class Limits:
             raise OmniAlphaError(f"duplicate bits: expected -1 (off) to 16, found {self.duplicate_bits}.")
 
 
-def _empty(record: Record, found: Measures, limits: Limits) -> str:
+def _empty(record: Record, found: Measures, limits: FilterLimits) -> str:
     return f"{found.visible:.2%} of the canvas shows something" if found.visible < limits.visible else ""
 
 
-def _full(record: Record, found: Measures, limits: Limits) -> str:
+def _full(record: Record, found: Measures, limits: FilterLimits) -> str:
     return "the object leaves no transparent surround" if found.solid > 1 - limits.visible else ""
 
 
-def _hard(record: Record, found: Measures, limits: Limits) -> str:
+def _hard(record: Record, found: Measures, limits: FilterLimits) -> str:
     claimed = sorted(SOFT_TAGS & set(getattr(record, "tags", ())))
     if not claimed or found.soft >= limits.soft_share:
         return ""
     return f"tagged {', '.join(claimed)}, but {found.soft:.2%} of its pixels are half-transparent"
 
 
-def _mute(record: Record, found: Measures, limits: Limits) -> str:
+def _mute(record: Record, found: Measures, limits: FilterLimits) -> str:
     return "" if words_of(record).strip() else "nobody says what it shows"
 
 
-def _apart(record: Record, found: Measures, limits: Limits) -> str:
+def _apart(record: Record, found: Measures, limits: FilterLimits) -> str:
     if found.error is None or found.error <= limits.recomposition:
         return ""
     return f"foreground over background is off by {found.error * 255:.1f}/255 on average"
 
 
 # reason -> what is wrong in particular, "" for nothing
-CHECKS: dict[str, Callable[[Record, Measures, Limits], str]] = {
+CHECKS: dict[str, Callable[[Record, Measures, FilterLimits], str]] = {
     "empty alpha": _empty, "full alpha": _full, "no soft edge": _hard, "missing caption": _mute,
     "recomposition": _apart,
 }  # fmt: skip
 
 
 def filter_data(
-    folder: Path | str, limits: Limits = Limits(), *, workers: int = 1,
+    folder: Path | str, limits: FilterLimits = FilterLimits(), *, workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:  # fmt: skip
     """Judge every record of a data set; write `rejected.jsonl`, `report.json` and `report.png`. Safe to repeat.
@@ -107,19 +106,18 @@ def filter_data(
         rows = [{"id": name, "reason": reason} for name, reason in bad.items()]
         rows += [{"line": problem.line, "id": problem.id, "reason": problem.reason} for problem in reading.problems]
         report = _report(rows, len(reading.records) - len(bad), limits)
-        write_atomically(folder / "report.json", (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
+        write_json(folder / "report.json", report)
         _draw(folder / "report.png", reading.records, bad, report)
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_atomically(folder / "rejected.jsonl", lines.encode())
-    except OSError as error:
-        raise OmniAlphaError(
-            f"Could not write to {folder}: {error.strerror or error}. Make room and run the same command again: what "
-            f"was measured is not measured again."
+        write_over(folder / "rejected.jsonl", lines_of(rows))
+    except (OSError, DiskError) as error:
+        raise DiskError(
+            f"Could not write to {folder}: {error} Make room and run the same command again: what was measured is not "
+            f"measured again."
         ) from error
     return report
 
 
-def judge(records: list[Record], found: list[Measures], limits: Limits) -> dict[str, str]:
+def judge(records: list[Record], found: list[Measures], limits: FilterLimits) -> dict[str, str]:
     """id -> "reason: particulars" of every record that is rejected."""
     reasons = {}
     for record, measures in zip(records, found, strict=True):
@@ -137,7 +135,7 @@ def judge(records: list[Record], found: list[Measures], limits: Limits) -> dict[
     return {record.id: reasons[record.id] for record in records if record.id in reasons}
 
 
-def _report(rows: list[dict], kept: int, limits: Limits) -> dict:
+def _report(rows: list[dict], kept: int, limits: FilterLimits) -> dict:
     reasons = [row["reason"].split(":")[0] for row in rows]
     examples = {
         name: [str(row.get("id") or f"line {row.get('line')}") for row, reason in zip(rows, reasons) if reason == name]
@@ -171,7 +169,7 @@ def _cells(by_id: dict[str, Record], names) -> list:
         record, files = by_id.get(name), [None, None, None]
         if isinstance(record, Triplet):
             files = [record.pictures.get(role) for role in ("foreground", "background", "composite")]
-        elif isinstance(record, Stack):
+        elif isinstance(record, StackRecord):
             files = [record.layers[-1], record.layers[0], record.composite]
         elif isinstance(record, Supervised):
             files = [record.outputs[0], None, record.inputs[0] if record.inputs else None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache, reduce
@@ -14,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 from ..errors import OmniAlphaError
+from ..files.writing import lines_of, write_over
 from .compose import composite, over
 from .examples import read_rgba
-from .parallel import spread, write_atomically
-from .records import Record, Stack, Supervised, json_lines
+from .parallel import spread
+from .records import Record, StackRecord, Supervised, json_lines
 
 STORE = "measures.jsonl"
 CHUNK = 64  # records that a worker measures at a time; neighbours share pictures
@@ -71,14 +71,14 @@ def measure_all(
     with (folder / STORE).open("ab") as file:  # a filter that is stopped has not measured in vain
         for found in spread(_measure_chunk, chunks, workers):
             known |= {measures.id: measures for measures in found}
-            file.write(_lines(found))
+            file.write(lines_of(map(asdict, found)))
             file.flush()
             done += len(found)
             if progress:
                 progress(done, len(records))
     wanted = [known[record.id] for record in records]
     if missing:
-        write_atomically(folder / STORE, _lines(wanted))
+        write_over(folder / STORE, lines_of(map(asdict, wanted)))
     return wanted
 
 
@@ -100,7 +100,7 @@ def measure(record: Record, stamp: str = "") -> Measures:
     sizes = [f"{path.name} {shape.shape[1]}x{shape.shape[0]}" for path, shape in zip(record.files, pictures)]
     if len({picture.shape for picture in pictures}) > 1:
         return Measures(record.id, stamp, f"sizes differ: {', '.join(sizes)}")
-    stack = isinstance(record, Stack)
+    stack = isinstance(record, StackRecord)
     for path in record.layers[1:] if stack else [record.pictures["foreground"]]:
         with Image.open(path) as image:
             if not image.has_transparency_data:
@@ -116,8 +116,9 @@ def measure(record: Record, stamp: str = "") -> Measures:
     visible, solid = float((alpha > 0.05).mean()), float((alpha > 0.95).mean())
     seen = shown[..., :3] if shown is not None else composite(front, np.ones_like(front[..., :3]))
     colour = tuple(round(float(value), 4) for value in seen.mean((0, 1)))
-    return Measures(record.id, stamp, "", visible, solid, 1 - solid / max(visible, 1e-9), error,
-                    _hash(seen) + _hash(np.repeat(alpha[..., None], 3, -1)), colour)  # fmt: skip
+    numbers = (visible, solid, 1 - solid / max(visible, 1e-9), error)
+    prints = (_hash(seen) + _hash(np.repeat(alpha[..., None], 3, -1)), colour)
+    return Measures(record.id, stamp, "", *numbers, *prints)
 
 
 @lru_cache(16)
@@ -145,10 +146,6 @@ def _read_store(path: Path) -> dict[str, Measures]:
         if isinstance(row, dict) and set(row) == names:
             known[row["id"]] = Measures(**row)
     return known
-
-
-def _lines(found: Sequence[Measures]) -> bytes:
-    return "".join(json.dumps(asdict(measures), ensure_ascii=False) + "\n" for measures in found).encode()
 
 
 def near_duplicates(found: Sequence[Measures], bits: int, colour: float = 4 / 255) -> Iterator[tuple[int, int]]:

@@ -8,7 +8,6 @@ The micro checkpoint learns from Microsoft's Fluent 3D emoji as the npm package 
 
 from __future__ import annotations
 
-import json
 import unicodedata
 import zlib
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import OmniAlphaError
+from ..json_files import read_json
 from .captions import Captions
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def find_objects(node_modules: Path | str) -> list[ObjectFile]:
         if not needed.exists():
             raise OmniAlphaError(f"{needed} is missing. Install the data with: npm install {IMAGES} {NAMES}")
     names = {}
-    for emoji, entry in json.loads(table.read_text(encoding="utf-8")).items():
+    for emoji, entry in read_json(table, advice=f"Install the data again with: npm install {IMAGES} {NAMES}").items():
         code = "-".join(f"{ord(char):04x}" for char in emoji)
         names[code.replace(f"-{VARIATION}", "")] = entry["name"].lower()
     found = []

@@ -1,4 +1,4 @@
-"""Work spread over processes that end with the one that started them, and files that are whole or not there."""
+"""Work spread over processes that end with the one that started them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import TypeVar
 
 from ..errors import OmniAlphaError
 
-Job, Result = TypeVar("Job"), TypeVar("Result")
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-def spread(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
+def spread(work: Callable[[Item], Result], jobs: Iterable[Item], workers: int) -> Iterator[Result]:
     """`work(job)` of every job, in order; one worker, or one job, is done in this process.
 
     Raises:
@@ -37,22 +36,6 @@ def spread(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> 
             "A worker process was killed, as happens when memory runs out. Run the same command again with fewer "
             "--workers; it goes on with what is missing."
         ) from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """A file whole or not at all. Raises OSError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a killed `write_atomically` left in a folder."""
-    for part in folder.glob(".*.tmp"):
-        part.unlink(missing_ok=True)
 
 
 def _follow_parent() -> None:

@@ -38,7 +38,7 @@ class Triplet:
 
 
 @dataclass(frozen=True)
-class Stack:
+class StackRecord:
     """Layers back to front (the first opaque), their composite, and a caption for each."""
 
     id: str
@@ -70,7 +70,7 @@ class Supervised:
         return (*self.inputs, *self.outputs)
 
 
-Record = Triplet | Stack | Supervised
+Record = Triplet | StackRecord | Supervised
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def parse_record(data: object, root: Path) -> Record:
             raise ValueError('"layers" needs two layers or more, back to front')
         texts = tuple(_text(text, "captions.layers") for text in _list(captions.get("layers", []), "captions.layers"))
         caption = _text(captions.get("composite", ""), "captions.composite")
-        return Stack(layers=layers, composite=_path(data.get("composite"), "composite", root), captions=texts,
+        return StackRecord(layers=layers, composite=_path(data.get("composite"), "composite", root), captions=texts,
                      caption=caption, **common)  # fmt: skip
     pictures = {role: _path(data[role], role, root) for role in LAYER_ROLES if data.get(role)}
     if "foreground" not in pictures:

@@ -12,9 +12,9 @@ from PIL import Image
 from ..sheet import Sheet
 from ..tasks import TASKS
 from .examples import derive, tasks_of, words_of
-from .records import Stack, Supervised, Triplet, read_records
+from .records import StackRecord, Supervised, Triplet, read_records
 
-KINDS = {Triplet: "triplets", Stack: "stacks", Supervised: "supervised examples"}
+KINDS = {Triplet: "triplets", StackRecord: "stacks", Supervised: "supervised examples"}
 SAMPLE = 500  # records whose sizes are looked at
 
 
@@ -27,7 +27,7 @@ def describe(path: Path | str, images: Path | str | None = None) -> str:
     tasks = Counter(task for record in reading.records for task in tasks_of(record))
     words = Counter(word for record in reading.records if (word := words_of(record)))
     step = max(1, len(reading.records) // SAMPLE)
-    sizes = Counter(_size(record) for record in reading.records[::step][:SAMPLE])
+    sizes = Counter(_size_in_words(record) for record in reading.records[::step][:SAMPLE])
     lines = [
         _row("records", kinds), _row("splits", splits), _row("sizes", sizes), _row("tags", tags),
         f"tasks     {len(tasks)}: {', '.join(tasks)}",
@@ -60,7 +60,7 @@ def draw_tasks(path: Path | str, out: Path | str, images: Path | str | None = No
     sheet.save(out)
 
 
-def _size(record: Triplet | Stack | Supervised) -> str:
+def _size_in_words(record: Triplet | StackRecord | Supervised) -> str:
     try:
         with Image.open(record.files[-1]) as image:
             return f"of {image.width}x{image.height}"

@@ -76,7 +76,9 @@ class ExampleStream(IterableDataset):
         for _ in range(TRIES):
             record = self.by_task[task][rng.integers(len(self.by_task[task]))]
             try:
-                return derive(record, task, rng, self.rule, self.augmentations, self.caption_rate)
+                return derive(
+                    record, task, rng, self.rule, augmentations=self.augmentations, caption_rate=self.caption_rate
+                )
             except OmniAlphaError as error:
                 if record.id not in self.broken:
                     LOG.warning("skipped %s: %s", record.id, error)

@@ -20,7 +20,7 @@ REFINABLE = tuple(key for key, row in TASKS.items() if row.family in ("matting",
 OWN_BAND = 2  # pixels around soft alpha that count as unknown where the task has no trimap
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Case:
     """One task on one record.
 
@@ -55,7 +55,15 @@ def make_case(record: Record, task: str, seed: int) -> Case:
         OmniAlphaError: the record cannot serve the task, or a picture cannot be read.
     """
     example: Example = derive(record, task, np.random.default_rng(_number(seed, record.id)), caption_rate=1)
-    return Case(record.id, task, example.instruction, example.text, example.inputs, example.targets, seed)
+    return Case(
+        record=record.id,
+        task=task,
+        instruction=example.instruction,
+        text=example.text,
+        inputs=example.inputs,
+        targets=example.targets,
+        seed=seed,
+    )
 
 
 def draw_answer(pipeline, case: Case, sample: int = 0, **options) -> list[Tensor]:

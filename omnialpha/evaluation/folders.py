@@ -57,7 +57,7 @@ def _compare(name: str, task: str, files: list[Path], mattes: bool) -> Row:
         if len(sizes) > 1:
             found = ", ".join(f"{width}x{height}" for height, width in sizes)
             raise OmniAlphaError(f"the pictures differ in size ({found}); they have to be one picture's")
-        case = Case(name, task, "", "", guides, [true], 0)
+        case = Case(record=name, task=task, instruction="", text="", inputs=guides, targets=[true], seed=0)
         return row | size_of(case) | {"values": {METHOD: values_of(case, [[answer]])}}
     except OmniAlphaError as error:
         return row | {"problem": str(error)}

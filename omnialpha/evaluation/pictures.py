@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from ..data.examples import tasks_of
-from ..data.parallel import write_atomically
 from ..data.records import Record
 from ..errors import OmniAlphaError
+from ..files.writing import write_over, writing
 from ..layers import grey_layer, over_colour, read_layer
 from ..sheet import Sheet
-from ..train.state import DiskError
 from .cases import Case, make_case
 from .measures import deciding, measure
 from .results import METHODS, Results
@@ -172,14 +171,9 @@ def _save(figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     _make_folder(path.parent)
-    try:
-        write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise DiskError(f"{path} cannot be written: {error.strerror or error}.") from error
+    write_over(path, buffer.getvalue())
 
 
 def _make_folder(folder: Path) -> None:
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DiskError(f"{folder} cannot be made: {error.strerror or error}.") from error

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..data.parallel import write_atomically
 from ..errors import OmniAlphaError
-from ..train.run import NOTE, claim
-from ..train.state import DiskError, write_json
+from ..files.run_folder import claim
+from ..files.writing import write_json, write_over
 from .results import Results
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-image", "pymatting", "diffusers", "transformers")
@@ -25,9 +24,7 @@ def open_folder(out: Path, config: Mapping[str, Any]) -> None:
     Raises:
         OmniAlphaError: it holds something else, or cannot be written to.
     """
-    if out.is_dir() and any(out.iterdir()) and not (out / NOTE).is_file():
-        raise OmniAlphaError(f"{out} has something in it that is no evaluation. Give another --out.")
-    claim(out, dict(config))
+    claim(out, config, what="an evaluation", alone=True)
 
 
 def write_report(
@@ -49,10 +46,7 @@ def write_report(
     title = f"# {config.get('checkpoint', config.get('predicted'))} on {config.get('data', config.get('truth'))}"
     page = f"{title}\n\n{results.table()}\n\n## Every measure\n\n{results.table(every=True)}\n"
     for name, text in (("results.csv", results.csv()), ("table.md", page)):
-        try:
-            write_atomically(out / name, text.encode())
-        except OSError as error:
-            raise DiskError(f"{out / name} cannot be written: {error.strerror or error}.") from error
+        write_over(out / name, text)
     if problems:
         write_json(out / "problems.json", problems)
     else:

@@ -18,14 +18,13 @@ from typing import Any
 from torch import Tensor
 
 from ..data.examples import tasks_of
-from ..data.parallel import sweep, write_atomically
 from ..data.records import Record, json_lines
 from ..errors import OmniAlphaError, OmniAlphaWarning
+from ..files.writing import lines_of, sweep, write_over, writing
 from ..layers import write_layer
 from ..metrics import unknown
 from ..pictures import MAX_PIXELS
 from ..tasks import TASKS, get_task
-from ..train.state import DiskError
 from .cases import REFINABLE, Case, draw_answer, make_case, refine_answer
 from .classical import METHODS, Classical
 from .classical import TASKS as CLASSICAL_TASKS
@@ -77,8 +76,10 @@ def evaluate(
             if classical is None or classical.record is not record:
                 classical = Classical(record, seed)
             kept = partial(answer_path, out, k, task) if out and k < keep else None
-            rows[record.id, task] = row = _measure(pipeline, record, task, classical if baselines else None, refined,
-                                                   samples, seed, kept, options)  # fmt: skip
+            rows[record.id, task] = row = _measure(
+                pipeline, record, task, classical if baselines else None, refined=refined, samples=samples, seed=seed,
+                kept=kept, options=options,
+            )  # fmt: skip
             if out:
                 _append(out / LINES, row)
         if progress:
@@ -124,7 +125,7 @@ def _load(checkpoint):
 
 
 def _measure(
-    pipeline, record: Record, task: str, classical: Classical | None, refined: bool, samples: int, seed: int,
+    pipeline, record: Record, task: str, classical: Classical | None, *, refined: bool, samples: int, seed: int,
     kept: Callable[[str], Path] | None, options: Mapping,
 ) -> Row:  # fmt: skip
     """One line: the values of every method, or why there are none."""
@@ -189,10 +190,8 @@ def answer_path(out: Path, number: int, task: str, name: str) -> Path:
 
 def _write_answers(layers: Mapping[str, Tensor], path: Callable[[str], Path]) -> None:
     for name, layer in layers.items():
-        try:
+        with writing(path(name).parent):
             path(name).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DiskError(f"{path(name).parent} cannot be made: {error.strerror or error}.") from error
         write_layer(layer, path(name))
 
 
@@ -204,15 +203,10 @@ def _read_lines(out: Path) -> dict[tuple[str, str], Row]:
     sweep(out)
     good = [row for _, row in json_lines(path) if isinstance(row, dict) and {"record", "task"} <= row.keys()]
     rows = {(row["record"], row["task"]): row for row in good}
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows.values()).encode())
+    write_over(path, lines_of(rows.values()))
     return rows
 
 
 def _append(path: Path, row: Row) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-    except OSError as error:
-        raise DiskError(
-            f"{path} cannot be written: {error.strerror or error}. Make room; the same command goes on."
-        ) from error
+    with writing(path, "Make room; the same command goes on."), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")

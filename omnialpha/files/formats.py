@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OmniAlphaError
-from ..output import write_new
 from ..pictures import read_layer
+from .names import MAX_BYTES, check_names, distinct, file_name, is_reserved
 from .ora import read_ora, write_ora
 from .png import write_png, write_png16
 from .psd import read_psd, write_psd
-from .stack import MAX_STACK_PIXELS, Stack, check_names, default_names, distinct, file_name
+from .stack import MAX_STACK_PIXELS, Stack
+from .writing import write_new
 
 PICTURES = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg", ".avif", ".bmp", ".gif", ".tga", ".jp2")
 
@@ -65,11 +66,29 @@ def paths_of(stem: str | os.PathLike, names: Sequence[str], format: str) -> list
     """The files that `write_stack` makes: `stem.psd`, or `stem_NAME.png` for each layer.
 
     Raises:
-        OmniAlphaError: unknown format, or names that cannot be told apart as file names.
+        OmniAlphaError: unknown format, names that cannot be told apart as file names, or a stem that is none.
     """
     row, stem = get_format(format), Path(stem)
-    ends = [""] if row.layered else [f"_{file_name(name)}" for name in check_names(names)]
-    return [stem.with_name(f"{stem.name}{end}{row.ending}") for end in ends]
+    if row.layered:
+        return [stem.with_name(_checked(f"{stem.name}{row.ending}"))]
+    files = [file_name(name, f"{stem.name}_", row.ending) for name in check_names(names)]
+    if len({name.casefold() for name in files}) < len(files):
+        raise OmniAlphaError(
+            f"The layers' names begin alike, and a file's name ends after {MAX_BYTES} bytes, '{stem.name}_' included. "
+            f"Give shorter ones."
+        )
+    return [stem.with_name(name) for name in files]
+
+
+def _checked(name: str) -> str:
+    """A file name that a person chose, if every common system takes it. OmniAlphaError."""
+    if is_reserved(name):
+        raise OmniAlphaError(f"Windows keeps the name '{name}' for a device. Choose another one.")
+    if len(name.encode()) > MAX_BYTES:
+        raise OmniAlphaError(
+            f"The file name '{name[:40]}...' has {len(name.encode())} bytes; {MAX_BYTES} are the most. Shorten it."
+        )
+    return name
 
 
 def write_stack(
@@ -163,6 +182,6 @@ def read_pictures(files: Sequence[Path]) -> Stack:
 
 
 __all__ = [
-    "FORMATS", "PICTURES", "READERS", "Format", "Stack", "default_names", "get_format", "list_pictures", "natural",
+    "FORMATS", "PICTURES", "READERS", "Format", "Stack", "get_format", "list_pictures", "natural",
     "paths_of", "read_pictures", "read_stack", "write_stack",
 ]  # fmt: skip

@@ -18,8 +18,9 @@ from ..errors import OmniAlphaError, OmniAlphaWarning
 from ..layers import flatten
 from ..pictures import MAX_PIXELS, decode_layer
 from ..resizing import resize
+from .names import distinct
 from .png import write_png
-from .stack import Stack, check_canvas, distinct, place, with_opacity
+from .stack import Stack, check_canvas, place, with_opacity
 
 MIMETYPE = b"image/openraster"
 THUMBNAIL = 256  # longest side, in pixels

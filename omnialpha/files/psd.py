@@ -24,8 +24,9 @@ from torch import Tensor
 from ..errors import OmniAlphaError, OmniAlphaWarning
 from ..layers import flatten, over_colour
 from ..pictures import to_uint8
+from .names import distinct
 from .packages import need
-from .stack import Stack, check_canvas, distinct, place, with_opacity
+from .stack import Stack, check_canvas, place, with_opacity
 
 MAX_SIDE = 30000  # pixels, of the format
 NAMESPACE = "urn:comfyui-omnialpha:1.0:"

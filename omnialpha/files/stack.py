@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,6 @@ from ..pictures import MAX_PIXELS
 
 # Of all layers of a file together; 8 GiB as float32 layers.
 MAX_STACK_PIXELS = 8 * MAX_PIXELS
-MAX_NAME = 200  # characters; PSD stores up to 255, file systems about as much with prefix and ending
 
 
 @dataclass(frozen=True)
@@ -49,65 +47,6 @@ class Stack:
     def size(self) -> Size:
         """(height, width) of the canvas."""
         return tuple(self.layers[0].shape[1:])
-
-
-def default_names(count: int) -> list[str]:
-    """layer0, layer1, ...: what layers without names are called."""
-    return [f"layer{index}" for index in range(count)]
-
-
-def parse_names(text: str, count: int) -> list[str]:
-    """Names from a text with one per line, back to front; none at all gives `default_names`.
-
-    Raises:
-        OmniAlphaError: another number of names than `count`, a name twice, or one that is too long.
-    """
-    names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not names:
-        return default_names(count)
-    if len(names) != count:
-        raise OmniAlphaError(
-            f"{len(names)} names for {count} layers ({', '.join(names)}). Give one name per line, back to front, or "
-            f"none at all."
-        )
-    return check_names(names)
-
-
-def check_names(names: Sequence[str]) -> list[str]:
-    """The names, if all differ (as file names, where upper and lower case may be the same) and none is too long.
-
-    Raises:
-        OmniAlphaError: otherwise.
-    """
-    seen = {}
-    for name in names:
-        if len(name) > MAX_NAME:
-            raise OmniAlphaError(f"The name '{name[:40]}...' has {len(name)} characters; {MAX_NAME} is the most.")
-        key = file_name(name).lower()
-        if key in seen:
-            raise OmniAlphaError(f"Two layers would share the file name '{file_name(name)}'. Give each its own name.")
-        seen[key] = name
-    return list(names)
-
-
-def distinct(names: Iterable[str]) -> list[str]:
-    """Names as files may repeat or lack them, made distinct: "layer", "layer 2", ..."""
-    found: list[str] = []
-    taken: set[str] = set()
-    for name in names:
-        name = " ".join(str(name).split())[: MAX_NAME - 8] or "layer"
-        number, candidate = 1, name
-        while file_name(candidate).lower() in taken:
-            number += 1
-            candidate = f"{name} {number}"
-        taken.add(file_name(candidate).lower())
-        found.append(candidate)
-    return found
-
-
-def file_name(name: str) -> str:
-    """A layer's name as every file system takes it: no separators, control characters or dots at the ends."""
-    return re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*]', "_", name).strip(". ") or "_"
 
 
 def place(pixels: Tensor, left: int, top: int, canvas: Size) -> Tensor:

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from ..errors import OmniAlphaError
+from ..files.writing import write_tensors
 from .config import LoraConfig
-from .state import whole, write_tensors
+from .state import whole
 
 ADAPTER = "default"
 METADATA = "lora_adapter_metadata"  # where diffusers looks for rank and alpha

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..files.writing import write_json, write_over
 from ..tasks import TASKS
 from ..text import edit_template, full_prompt
 from .config import Architecture
@@ -63,9 +64,9 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
     """
     tokenizer.save_pretrained(folder)
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
+    write_over(folder / "vocab.json", json.dumps(model["vocab"], ensure_ascii=False))
     merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    write_over(folder / "merges.txt", "#version: 0.2\n" + "\n".join(merges) + "\n")
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     config = {
         "tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False, "bos_token": None, "unk_token": None,
@@ -75,7 +76,7 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
             str(tokenizer.convert_tokens_to_ids(token)): {"content": token, **flags} for token in SPECIAL
         },
     }  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "tokenizer_config.json", config)
 
 
 def build_text_encoder(tokenizer, sizes: Architecture = Architecture()):  # noqa: B008 - never changed

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from ..files.writing import write_json, write_tensors
 from ..settings import Settings
 from ..tasks import TASKS
 from .architecture import as_half, save_tokenizer
-from .state import gathered, write_json, write_tensors
+from .state import gathered
 
 FORMAT = {"format": "pt"}  # what transformers and diffusers look for in a file's metadata
 

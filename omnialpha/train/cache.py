@@ -21,21 +21,22 @@ from ..config import to_dict
 from ..data.augment import augment
 from ..data.examples import SizeRule, derive, opaque, read_rgba, tasks_of, to_layer
 from ..data.guides import DRAW
-from ..data.records import Record, Stack, Supervised, Triplet, read_records
+from ..data.records import Record, StackRecord, Supervised, Triplet, read_records
 from ..errors import OmniAlphaError
+from ..files.run_folder import claim
+from ..files.writing import DiskError, write_json, write_tensors
 from ..resizing import resize
 from ..tasks import GUIDES, TASKS
 from ..text import condition_image
 from ..vae import load_vae, single_frame
 from .config import CacheConfig
-from .state import DiskError, write_json, write_tensors
 
 BATCH = 8  # pictures that go through the VAE together
 NOTE, CHANNELS = "cache.json", "channels.json"
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardJob:
     """One shard to make: records of one shape, a sequence length, and the tasks it will serve."""
 
     name: str
@@ -77,7 +78,7 @@ def write_cache(config: CacheConfig, out: Path | str, *, share: tuple[int, int] 
     yield len(mine), len(mine)
 
 
-def plan_jobs(config: CacheConfig) -> Iterator[Job]:
+def plan_jobs(config: CacheConfig) -> Iterator[ShardJob]:
     """The shards that a configuration asks for, always in the same order under the same names."""
     for number, part in enumerate(config.data):
         records = read_records(part.path, part.images).of_split(part.split)
@@ -101,7 +102,7 @@ def plan_jobs(config: CacheConfig) -> Iterator[Job]:
                 for length in chosen:
                     serves = tuple(task for task in tasks if _length(task, shape) == length)
                     chunk = tuple(group[start : start + config.chunk])
-                    yield Job(f"{number}-{index:05d}-{length}", chunk, length, serves, config.seed + 7919 * index)
+                    yield ShardJob(f"{number}-{index:05d}-{length}", chunk, length, serves, config.seed + 7919 * index)
                 index += 1
 
 
@@ -109,7 +110,7 @@ def words_of(record: Record) -> dict[str, str] | str | list[str]:
     """A triplet's captions by role, a supervised example's prompt, a stack's captions, one for each layer."""
     if isinstance(record, Supervised):
         return record.prompt
-    if isinstance(record, Stack):
+    if isinstance(record, StackRecord):
         return [*record.captions, *[""] * len(record.layers)][: len(record.layers)]
     return record.captions
 
@@ -124,7 +125,7 @@ def vae_print(vae) -> str:
 
 
 @torch.no_grad()
-def decoder_sensitivity(vae, job: Job, config: CacheConfig, count: int = 16) -> list[float]:
+def decoder_sensitivity(vae, job: ShardJob, config: CacheConfig, count: int = 16) -> list[float]:
     """How much each latent channel moves the decoded picture, mean 1 over the channels.
 
     The mean squared change of all four decoded channels under a small disturbance of one normalised latent channel,
@@ -143,7 +144,7 @@ def decoder_sensitivity(vae, job: Job, config: CacheConfig, count: int = 16) -> 
     return [value / (sum(moved) / len(moved)) for value in moved]
 
 
-def encode_job(vae, job: Job, config: CacheConfig, most: int | None = None) -> dict[str, torch.Tensor]:
+def encode_job(vae, job: ShardJob, config: CacheConfig, most: int | None = None) -> dict[str, torch.Tensor]:
     """A shard's tensors; `most` looks at the first few records only."""
     rule = SizeRule(config.pixel_budget, config.size_multiple)
     records = job.records[:most]
@@ -169,7 +170,7 @@ def encode_pictures(vae, layers: Sequence[torch.Tensor]) -> torch.Tensor:
     return ((torch.cat(parts) - mean) / std)[:, :, 0].half().contiguous()
 
 
-def _triplet_pictures(records: Sequence[Triplet], job: Job, rule: SizeRule, config: CacheConfig):
+def _triplet_pictures(records: Sequence[Triplet], job: ShardJob, rule: SizeRule, config: CacheConfig):
     """(role -> layers, role -> index per record): each file once, and a guide of each kind per foreground."""
     roles = {role for task in job.tasks for role in (*TASKS[task].inputs, *TASKS[task].targets)}
     rng = np.random.default_rng([config.seed, job.seed])
@@ -201,7 +202,7 @@ def _triplet_pictures(records: Sequence[Triplet], job: Job, rule: SizeRule, conf
     return layers, index
 
 
-def _listed_pictures(records: Sequence[Record], job: Job, rule: SizeRule, config: CacheConfig):
+def _listed_pictures(records: Sequence[Record], job: ShardJob, rule: SizeRule, config: CacheConfig):
     """The same for stacks and supervised lists, whose pictures have places in place of roles."""
     layers, index = defaultdict(list), defaultdict(list)
     for number, record in enumerate(records):
@@ -213,7 +214,7 @@ def _listed_pictures(records: Sequence[Record], job: Job, rule: SizeRule, config
     return layers, index
 
 
-def _write_shard(vae, job: Job, config: CacheConfig, out: Path) -> None:
+def _write_shard(vae, job: ShardJob, config: CacheConfig, out: Path) -> None:
     tensors = encode_job(vae, job, config)
     words = [words_of(record) for record in job.records]
     note = {"layers": str(job.layers), "tasks": json.dumps(job.tasks), "words": json.dumps(words),
@@ -222,15 +223,7 @@ def _write_shard(vae, job: Job, config: CacheConfig, out: Path) -> None:
 
 
 def _claim(out: Path, config: CacheConfig, vae) -> None:
-    wanted = json.loads(json.dumps({"config": to_dict(config), "vae": vae_print(vae)}))
-    note = out / NOTE
-    if note.is_file():
-        found = json.loads(note.read_text(encoding="utf-8"))
-        if found != wanted:
-            what = "another VAE" if found.get("config") == wanted["config"] else "another configuration"
-            raise OmniAlphaError(f"{out} was made with {what}. Give another --out, or remove the folder.")
-        return
-    write_json(note, wanted)
+    claim(out, {"config": to_dict(config), "vae": vae_print(vae)}, note=NOTE, what="a cache of latents")
 
 
 def _statistics(vae) -> tuple[torch.Tensor, torch.Tensor]:

@@ -27,7 +27,7 @@ FULL_SIZE = {"num_layers": 60, "num_attention_heads": 24, "attention_head_dim": 
 
 
 @dataclass(frozen=True)
-class Plan:
+class Estimate:
     """Bytes by use, floating point operations per step of one process, and what they rest on."""
 
     parameters: int
@@ -45,8 +45,8 @@ class Plan:
 def make_plan(
     shapes: dict[str, tuple[int, ...]], width: int, blocks: int, config: TransformerConfig, *, pixels: int,
     text_tokens: int = TEXT_TOKENS, weight_bytes: int = 4, extra: int = 0,
-) -> Plan:  # fmt: skip
-    """Plan a run.
+) -> Estimate:  # fmt: skip
+    """Estimate a run.
 
     Args:
         shapes: the transformer's tensors.
@@ -57,7 +57,7 @@ def make_plan(
         weight_bytes: of a frozen or trained weight as it is kept: 2 for bfloat16.
         extra: parameters trained beside the transformer (a text encoder).
     """
-    count = sum(_size(shape) for shape in shapes.values())
+    count = sum(_elements(shape) for shape in shapes.values())
     trained = (lora_parameters(shapes, config.lora) if config.lora else count) + extra
     samples = config.batch if config.cache else 1
     tokens = pixels // 256 + text_tokens  # a token is 16 x 16 pixels
@@ -77,14 +77,15 @@ def make_plan(
         "activations": activations * samples,
     }
     # 2 operations per weight and token; a block's weights are split between picture and text tokens.
-    in_blocks = sum(_size(shape) for name, shape in shapes.items() if "transformer_blocks" in name and len(shape) == 2)
-    modulation = sum(_size(shape) for name, shape in shapes.items() if "_mod" in name and len(shape) == 2)
+    matrices = {name: _elements(shape) for name, shape in shapes.items() if len(shape) == 2}
+    in_blocks = sum(count for name, count in matrices.items() if "transformer_blocks" in name)
+    modulation = sum(count for name, count in matrices.items() if "_mod" in name)
     forward = 2 * (in_blocks - modulation) / 2 * tokens + 2 * modulation + 4 * blocks * width * tokens**2
     passes = BACKWARD + (1 if config.gradient_checkpointing else 0) - (1 if config.lora else 0)
-    return Plan(count, trained, tokens, sizes, forward * passes * config.batch * config.groups)
+    return Estimate(count, trained, tokens, sizes, forward * passes * config.batch * config.groups)
 
 
-def _size(shape: Iterable[int]) -> int:
+def _elements(shape: Iterable[int]) -> int:
     return math.prod(shape)
 
 
@@ -121,7 +122,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 0) -> floa
     return 2 * side**3 * times / timed(times)
 
 
-def plan_text(plan: Plan, seconds: float | None = None, title: str = "This run") -> str:
+def plan_text(plan: Estimate, seconds: float | None = None, title: str = "This run") -> str:
     """A plan as a few lines for people."""
     share = f"{plan.trained / 1e6:,.1f} M trained" if plan.trained != plan.parameters else "all trained"
     lines = [f"{title}: {plan.parameters / 1e6:,.1f} M parameters in the transformer, {share}; {plan.tokens} tokens"]

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
+from ..files.writing import write_tensors
 from ..text import START, full_prompt, unfold_pictures, user_start, vision_patches, vision_positions
-from .state import write_tensors
 
 
 class PromptEncoder:

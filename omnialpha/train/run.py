@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from ..errors import OmniAlphaError
+from ..files.run_folder import claim
+from ..files.writing import write_over, writing
 from .schedule import Average
 from .state import (
     fill,
@@ -22,14 +24,12 @@ from .state import (
     read_tensors,
     restore_optimizer,
     save_state,
-    write_json,
 )
 
-NOTE = "config.json"
 FREE = ("save_every", "log_every", "sheet_every", "sheet_data", "held_out", "workers")  # these change no weights
 
 
-class Run:
+class TrainingRun:
     """A run in a folder: `config.json`, `log.jsonl`, TensorBoard's `events`, `sheets`, and `state`.
 
     The same command with the same configuration goes on where the folder's last state is; with another one it is
@@ -60,7 +60,7 @@ class Run:
         self.steps, self.save_every, self.log_every = steps, save_every, log_every
         self.step, self.stopping, self._board, self._bar = 0, False, None, None
         self.pending: dict[str, list[float]] = {}
-        claim(self.out, config, main)
+        claim(self.out, config, free=FREE, main=main)
         self._restore()
 
     def loop(self) -> Iterator[int]:
@@ -113,7 +113,8 @@ class Run:
             )
         if not self.main:
             return
-        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+        log = self.out / "log.jsonl"
+        with writing(log), log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self.step + 1, **values}) + "\n")
         for name, value in values.items():
             self._writer().add_scalar(name, value, self.step + 1)
@@ -127,7 +128,8 @@ class Run:
     def sheet(self, name: str, sheet) -> None:
         """Save a contact sheet under `sheets`, and show it in TensorBoard."""
         folder = self.out / "sheets"
-        folder.mkdir(exist_ok=True)
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
         path = folder / f"{name}-{self.step + 1:07d}.png"
         sheet.save(path)
         import numpy as np
@@ -180,27 +182,6 @@ class Run:
         return self._board
 
 
-def claim(out: Path, config: dict, main: bool = True) -> None:
-    """Make the run's folder with its `config.json`, or see that it belongs to this configuration. OmniAlphaError."""
-    refuse_another(out, config)
-    if main and not (out / NOTE).is_file():
-        write_json(out / NOTE, config)
-
-
-def refuse_another(out: Path, config: dict) -> None:
-    """OmniAlphaError where the folder holds a run with another configuration. Cheap: call it before anything heavy."""
-    note = out / NOTE
-    if note.is_file():
-        found = json.loads(note.read_text(encoding="utf-8"))
-        different = [key for key in {**found, **config} if key not in FREE and found.get(key) != config.get(key)]
-        if different:
-            key = different[0]
-            raise OmniAlphaError(
-                f"{out} holds a run with {key} = {found.get(key)!r}, not {config.get(key)!r}. Give the same "
-                "configuration to go on with it, or another --out."
-            )
-
-
 def trained(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The parameters of a module that are being trained, by name."""
     return {name: param for name, param in module.named_parameters() if param.requires_grad}
@@ -211,7 +192,7 @@ def _forget_after(log: Path, step: int) -> None:
     if log.is_file():
         lines = log.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _step_of(line) <= step]
-        log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_over(log, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:

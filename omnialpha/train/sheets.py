@@ -28,8 +28,8 @@ def draw_sheet(parts, vae, config: TransformerConfig, step: int) -> Sheet:
     """
     training = parts.transformer.training
     pipeline = OmniAlphaPipeline(
-        parts.transformer.eval(), vae.to(parts.transformer.device), parts.text_encoder, parts.tokenizer, None,
-        parts.settings,
+        transformer=parts.transformer.eval(), vae=vae.to(parts.transformer.device), text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer, scheduler=None, settings=parts.settings,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     records = read_records(config.sheet_data).records

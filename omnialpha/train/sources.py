@@ -20,6 +20,7 @@ from ..data.examples import STACK_INSTRUCTION, SizeRule, caption_of
 from ..data.records import Triplet, read_records
 from ..data.stream import ExampleStream
 from ..errors import OmniAlphaError
+from ..json_files import read_json
 from ..tasks import TASKS
 from ..text import condition_image
 from .cache import CHANNELS, NOTE, encode_pictures, words_of
@@ -79,9 +80,9 @@ class CacheSource:
         folder = Path(config.cache)
         if not (folder / NOTE).is_file():
             raise OmniAlphaError(f"{folder} is no cache of latents. Make one with: python -m omnialpha train cache")
-        self.config, self.note = config, json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        self.config, self.note = config, read_json(folder / NOTE)
         channels = folder / CHANNELS
-        self.channels = json.loads(channels.read_text(encoding="utf-8")) if channels.is_file() else None
+        self.channels = read_json(channels, list) if channels.is_file() else None
         self.shards: list[tuple[dict[str, torch.Tensor], list]] = []
         self.by_task: dict[str, list[int]] = {task: [] for task, weight in config.weights.items() if weight > 0}
         for path in sorted(folder.glob("*.safetensors")):

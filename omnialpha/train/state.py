@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,41 +9,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from ..data.parallel import write_atomically
 from ..errors import OmniAlphaError
+from ..files.writing import DiskError, write_json, write_tensors
+from ..json_files import read_json
 
 KEEP = 2  # newest states on disk: should the last one be damaged, there is one more
 NOTE = "state.json"  # written last; a folder without it does not count
-
-
-class DiskError(OmniAlphaError):
-    """Nothing more can be written."""
-
-
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """A safetensors file, whole or not at all. Raises DiskError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, part, metadata=metadata)
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
-        raise DiskError(
-            f"{path} cannot be written: {error}. Make room and run the same command again to go on."
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_json(path: Path, data: dict | list) -> None:
-    """Pretty JSON with a final newline, whole or not at all; makes the folder. Raises DiskError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
-    except OSError as error:
-        raise DiskError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
@@ -95,12 +66,12 @@ def find_state(folder: Path) -> tuple[dict[str, Path], dict] | None:
     problem = None
     for _, path in reversed(states(folder)):
         try:
-            note = json.loads((path / NOTE).read_text(encoding="utf-8"))
+            note = read_json(path / NOTE)
             files = {file.stem: file for file in sorted(path.glob("*.safetensors"))}
             for file in files.values():  # a torn file's length does not fit its header
                 safe_open(file, "pt")
             return files, note
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, OmniAlphaError, SafetensorError) as error:
             problem = f"{path}: {error}"
     if problem:
         raise OmniAlphaError(f"No saved state can be read ({problem}). Start anew with another --out.")

@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..checkpoint import find_checkpoint
+from ..checkpoint_folder import Checkpoint
 from ..config import to_dict
 from ..errors import OmniAlphaError
+from ..files.run_folder import refuse_another
 from ..loading import load_text_encoder, load_tokenizer, load_transformer
 from ..rope import install_rope
 from ..settings import Settings, read_settings
@@ -33,7 +34,7 @@ from .muon import Muon
 from .plan import describe_plan
 from .processes import average_gradients, open_accelerator
 from .prompts import CachedPrompts, PromptEncoder
-from .run import Run, refuse_another
+from .run import FREE, TrainingRun
 from .schedule import Average, rate, set_rate
 from .sheets import draw_sheet
 from .sources import Batch, CacheSource, ImageSource
@@ -58,14 +59,14 @@ class Parts:
 def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> None:
     """Run to the end, or go on with what a stopped run left in `out`.
 
-    Writes `out/checkpoint` (a complete checkpoint with averaged weights) or `out/lora.safetensors`, and what `run.Run`
-    writes.
+    Writes `out/checkpoint` (a complete checkpoint with averaged weights) or `out/lora.safetensors`, and what
+    `run.TrainingRun` writes.
 
     Raises:
         OmniAlphaError: anything a user can mend, before the first step where possible.
     """
     out = Path(out)
-    refuse_another(out, to_dict(config))
+    refuse_another(out, to_dict(config), free=FREE)
     accelerator = open_accelerator(config.precision)
     sharded = accelerator.distributed_type.name == "FSDP"
     if sharded and (config.train_text_encoder or config.optimizer == "muon"):
@@ -84,7 +85,7 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
         named = trained_parameters(modules)
     params = [param for _, param in named]
     average = Average(named, config.ema)
-    run = Run(
+    run = TrainingRun(
         out, to_dict(config), modules=modules, optimizers=optimizers, average=average, steps=config.steps,
         save_every=config.save_every, log_every=config.log_every, main=accelerator.is_main_process,
     )  # fmt: skip
@@ -99,7 +100,10 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
             # Fused attention has a slow bfloat16 backward pass on CPUs; at a hundred tokens plain products are faster.
             slow = config.precision == "bf16" and accelerator.device.type == "cpu"
             with accelerator.autocast(), sdpa_kernel(SDPBackend.MATH) if slow else nullcontext():
-                loss = batch_loss(parts.transformer, prompts, batch, config, generator, channels, accelerator.device)
+                loss = batch_loss(
+                    parts.transformer, prompts, batch, config, generator=generator, channels=channels,
+                    device=accelerator.device,
+                )  # fmt: skip
             accelerator.backward(loss / len(batches))
             run.note("loss", float(loss.detach()))
             run.note(f"loss/{batch.task}", run.pending["loss"][-1])
@@ -112,7 +116,7 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
         average.update()
         run.log_means(norm=float(norm))
         if run.due(config.save_every or config.steps):
-            export(parts, config, average, vae, out, accelerator)
+            export(parts, config, average, vae=vae, out=out, accelerator=accelerator)
         if config.sheet_data and run.due(config.sheet_every) and accelerator.is_main_process and not sharded:
             average.swap()
             run.sheet("tasks", draw_sheet(parts, vae, config, step + 1))
@@ -127,7 +131,7 @@ def trained_parameters(modules: dict[str, torch.nn.Module]) -> list[tuple[str, t
 
 
 def batch_loss(
-    transformer, prompts, batch: Batch, config: TransformerConfig, generator: torch.Generator,
+    transformer, prompts, batch: Batch, config: TransformerConfig, *, generator: torch.Generator,
     channels: torch.Tensor | None, device: torch.device,
 ) -> torch.Tensor:  # fmt: skip
     """The loss of one batch: noise it, ask the transformer for the velocity, compare layer by layer."""
@@ -170,10 +174,11 @@ def build_parts(config: TransformerConfig, source, device: torch.device) -> Part
             tasks=tuple(task for task in MICRO_SETTINGS.tasks if config.weights.get(task, 0) > 0),
         )  # fmt: skip
     else:
-        folder = find_checkpoint(config.checkpoint)
+        checkpoint = Checkpoint(config.checkpoint)
+        folder = checkpoint.folder
         dtype = torch.bfloat16 if config.precision == "bf16" and device.type == "cuda" else torch.float32
-        tokenizer, text_encoder = load_tokenizer(folder), load_text_encoder(folder, dtype)
-        transformer, settings = load_transformer(folder, dtype, config.rope), read_settings(folder)
+        tokenizer, text_encoder = load_tokenizer(checkpoint), load_text_encoder(checkpoint, dtype)
+        transformer, settings = load_transformer(checkpoint, dtype, config.rope), read_settings(folder)
     transformer.requires_grad_(config.lora is None)
     text_encoder.requires_grad_(config.train_text_encoder)
     if config.lora:
@@ -204,7 +209,7 @@ def make_optimizers(
     return optimizers
 
 
-def export(parts: Parts, config: TransformerConfig, average: Average, vae, out: Path, accelerator) -> None:
+def export(parts: Parts, config: TransformerConfig, average: Average, *, vae, out: Path, accelerator) -> None:
     """Write what has been trained, averaged: a LoRA, or a complete checkpoint."""
     average.swap()
     try:

@@ -8,7 +8,6 @@ From an RGB VAE by opaque initialisation, from an RGBA one, or from nothing. Wha
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -19,15 +18,17 @@ from ..checkpoint import load_tensors
 from ..config import to_dict
 from ..data.records import read_records
 from ..errors import OmniAlphaError
+from ..files.run_folder import refuse_another
+from ..files.writing import write_json, write_tensors
+from ..json_files import read_json
 from ..sheet import Sheet
 from ..vae import channels, load_vae, single_frame
 from .flow import noise_generator
 from .mean_path import start_with_means
 from .muon import Muon
 from .processes import average_gradients, open_accelerator
-from .run import Run, refuse_another
+from .run import FREE, TrainingRun
 from .schedule import Average, rate, set_rate
-from .state import write_json, write_tensors
 from .vae_config import VAEConfig
 from .vae_critics import ObjectReader, PatchDiscriminator, Perceptual
 from .vae_data import Pictures
@@ -42,13 +43,13 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
     """Run to the end, or go on with what a stopped run left in `out`.
 
     Writes `out/vae` (diffusers layout, averaged weights, latents_mean and latents_std measured), `out/training.json`
-    (the configuration, and how well held-out pictures came back before and after), and what `run.Run` writes.
+    (the configuration, and how well held-out pictures came back before and after), and what `run.TrainingRun` writes.
 
     Raises:
         OmniAlphaError: anything a user can mend, before the first step where possible.
     """
     out = Path(out)
-    refuse_another(out, to_dict(config))
+    refuse_another(out, to_dict(config), free=FREE)
     accelerator = open_accelerator(config.precision)
     torch.manual_seed(config.seed)
     pictures = Pictures(config, accelerator.process_index)
@@ -68,7 +69,7 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
     optimizers = make_optimizers(vae, helpers, config)
     average = Average(list(vae.named_parameters()), config.ema)
     with accelerator.main_process_first():
-        run = Run(
+        run = TrainingRun(
             out, to_dict(config), modules={"vae": vae, **helpers},
             optimizers=optimizers, average=average, steps=config.steps, save_every=config.save_every,
             log_every=config.log_every, main=accelerator.is_main_process,
@@ -90,10 +91,17 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
                 posterior = encode(vae, shown.to(accelerator.device))
                 latents = sample(posterior, generator)
                 state = Step(
-                    truth[:decoded_part].to(accelerator.device), decode(vae, latents[:decoded_part]), posterior, colour,
-                    objects.to(accelerator.device), latents, reader,
-                    (config.background.mean, config.background.square), reference, perceptual,
-                )  # fmt: skip
+                    truth[:decoded_part].to(accelerator.device),
+                    decode(vae, latents[:decoded_part]),
+                    posterior,
+                    colour,
+                    objects=objects.to(accelerator.device),
+                    latents=latents,
+                    reader=reader,
+                    background=(config.background.mean, config.background.square),
+                    reference=reference,
+                    perceptual=perceptual,
+                )
                 total, parts = weighted_sum(state, weights)
                 if step >= judged:
                     term = adversarial(critic, state, total, vae.decoder.conv_out.weight)
@@ -244,7 +252,7 @@ class Report:
         self.sizes = sorted(set(config.sizes))
         self.data = {"config": to_dict(config), "held_out": {}}
         if path.is_file():  # of the same configuration, or the run would have been refused
-            self.data["held_out"] = json.loads(path.read_text(encoding="utf-8"))["held_out"]
+            self.data["held_out"] = read_json(path).get("held_out", {})
 
     def add(self, when: str, vae: nn.Module) -> str:
         """Measure now, write it down, and give a line for people."""

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data.examples import opaque, read_rgba, to_layer
 from ..data.guides import DRAW
-from ..data.records import Record, Stack, Triplet, read_records
+from ..data.records import Record, StackRecord, Triplet, read_records
 from ..errors import OmniAlphaError
 from ..resizing import resize
 
@@ -119,16 +119,16 @@ def _having(records: list[Record], role: str) -> list[Record]:
     """The records that have a picture of that role; guides are drawn from a triplet's alpha."""
 
     def has(record: Record) -> bool:
-        if isinstance(record, Stack):
+        if isinstance(record, StackRecord):
             return role != "guide"
         return isinstance(record, Triplet) and ("foreground" if role == "guide" else role) in record.pictures
 
     return [record for record in records if has(record)]
 
 
-def _pixels(record: Triplet | Stack, role: str, rng: np.random.Generator) -> np.ndarray:
+def _pixels(record: Triplet | StackRecord, role: str, rng: np.random.Generator) -> np.ndarray:
     """A picture of a record as straight float32 [h, w, 4]."""
-    if isinstance(record, Stack):
+    if isinstance(record, StackRecord):
         path = {"background": record.layers[0], "composite": record.composite}.get(role)
         return read_rgba(path or record.layers[rng.integers(1, len(record.layers))])
     if role == "guide":

@@ -92,7 +92,7 @@ def test_sixteen_bits_and_the_workflow(comfy, graph, stack):
     answer = comfy.post("/prompt", {"prompt": graph.prompt, "extra_data": {"extra_pnginfo": {"workflow": workflow}}})
     (said,) = comfy.wait(answer["prompt_id"])["outputs"].values()
     paths = [comfy.base / "output" / entry["filename"] for entry in said["images"]]
-    assert [path.name for path in paths] == ["deep_00001_layer0.png", "deep_00001_layer1.png"]
+    assert [path.name for path in paths] == [f"deep_00001_s_{name}.png" for name in stack.names]
     assert close([read_layer(path) for path in paths], stack.layers, 65535)
     for path in paths:
         text = Image.open(path).text
@@ -109,7 +109,7 @@ def test_numbers_go_up_and_nothing_is_overwritten(comfy, graph, stack):
     before = {name: (comfy.base / "output" / name).read_bytes() for name in files(comfy, "count")}
     for node in graph.prompt.values():  # a change, since ComfyUI does not run what it has run
         if node["class_type"] == "OmniAlphaSaveLayers":
-            node["inputs"]["names"] = "layer0\nlayer1"
+            node["inputs"]["names"] = "one, two"
     comfy.run(graph.prompt)
     assert len(before) == 3 and len(files(comfy, "count")) == 6
     assert all((comfy.base / "output" / name).read_bytes() == data for name, data in before.items())
@@ -193,7 +193,7 @@ def test_core_nodes_agree_about_alpha(comfy, graph, stack):
     for name, layers in results.items():
         graph.add("OmniAlphaSaveLayers", layers=layers, filename_prefix=f"core_{name}", numbered=False)
     comfy.run(graph.prompt)
-    found = {name: read_layer(comfy.base / f"output/core_{name}_layer0.png") for name in results}
+    found = {name: read_layer(comfy.base / f"output/core_{name}_layer 1.png") for name in results}
     assert all(close([found[name]], [true], 255) for name in ("in", "joined", "split"))
     wanted = flatten([stack.layers[0], true])  # its background is opaque
     assert torch.allclose(found["composite"], wanted, atol=1 / 255)
@@ -224,11 +224,11 @@ def test_tools(comfy, graph, stack):
     names = [path.name for path in sorted(output.glob("edit_*"))]
     assert names == ["edit_s_Himmel + s_树.png", "edit_s_树.png"]
     assert close([read_layer(output / names[1])], [stack.layers[1]], 255)
-    assert close([read_layer(output / "tri_layer0.png")[0]], [trimap(stack.layers[1][3], 2)], 255)
+    assert close([read_layer(output / "tri_layer 1.png")[0]], [trimap(stack.layers[1][3], 2)], 255)
     light = over_colour(flatten(stack.layers, linear_light=True))
-    assert close([read_layer(output / "linear_layer0.png")[:3]], [light], 250)
-    photo = read_layer(output / "linear_layer0.png")[:3]
+    assert close([read_layer(output / "linear_layer 1.png")[:3]], [light], 250)
+    photo = read_layer(output / "linear_layer 1.png")[:3]
     wanted = refine(photo, stack.layers[1], (12, 16))
-    assert torch.allclose(read_layer(output / "refined_layer0.png"), wanted, atol=2 / 255)
+    assert torch.allclose(read_layer(output / "refined_layer 1.png"), wanted, atol=2 / 255)
     wanted = refine(photo, stack.layers[1], trimap=trimap(stack.layers[1][3], 3))
-    assert torch.allclose(read_layer(output / "held_layer0.png"), wanted, atol=2 / 255)
+    assert torch.allclose(read_layer(output / "held_layer 1.png"), wanted, atol=2 / 255)

@@ -164,7 +164,7 @@ def check_untrained_tasks_say_so_on_the_node():
     )
     try:
         for name in ("matting_auto", "removal_auto"):
-            task._plan(settings, "7", name, picture(1), None, "", "")
+            task._plan(settings, picture(1), None, "7", task=name)
     finally:
         sys.modules.pop("server")
         if real is not None:
