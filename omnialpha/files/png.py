@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping
 from typing import BinaryIO
 
+from einops import rearrange
 from torch import Tensor
 
 from ..checks import check_finite, check_layer
@@ -28,7 +29,8 @@ def write_png16(layer: Tensor, file: BinaryIO, text: Mapping[str, str] | None = 
     """A layer as 16-bit RGBA, rounded; arguments as in `write_png`."""
     png = need("png")
     check_finite(check_layer(layer), "The layer")
-    words = (layer.detach().cpu().clamp(0, 1).double() * 65535).round().permute(1, 2, 0).numpy().astype(">u2")
+    pixels = rearrange(layer.detach().cpu(), "c h w -> h w c")
+    words = (pixels.clamp(0, 1).double() * 65535).round().numpy().astype(">u2")
     height, width = words.shape[:2]
     plain = io.BytesIO()
     writer = png.Writer(width, height, greyscale=False, alpha=True, bitdepth=16)
