@@ -1,8 +1,8 @@
 """Layers through ComfyUI's VAE, one at a time.
 
 ComfyUI takes a batch for Wan's VAE as the frames of a video: encoding keeps only the first, decoding blends them. One
-layer at a time is right, needs less memory and is no slower. Latents here are RAW, as everywhere in ComfyUI: its
-samplers normalise them.
+layer at a time is right, and decodes faster. Latents here are RAW, as everywhere in ComfyUI: its samplers normalise
+them.
 """
 
 from __future__ import annotations

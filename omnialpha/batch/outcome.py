@@ -63,8 +63,8 @@ class Failure:
 def read_entry(entry: Mapping[str, Any], previews: bool = False) -> Success | Failure:
     """What a history entry says.
 
-    The messages count, not the status alone: a cycle of links ends as "success" with an `execution_error` among its
-    messages, an interrupt as "error" with `execution_interrupted`.
+    The messages count, not the status alone: an interrupt ends as "error", with `execution_interrupted` among its
+    messages.
 
     Args:
         previews: take preview files as well; without, they count only where nothing was saved.
