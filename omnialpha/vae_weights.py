@@ -14,8 +14,6 @@ from .errors import OmniAlphaError
 if TYPE_CHECKING:
     from torch import Tensor
 
-LAYOUTS = ("diffusers", "wan")
-
 # The one architecture of Qwen-Image and Wan 2.1: four resolutions, two residual blocks each, one more when decoding.
 LEVELS = 4
 BLOCKS = 2
