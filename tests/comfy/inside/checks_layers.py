@@ -105,7 +105,7 @@ def check_composites():
 def check_names_travel_with_their_layers():
     """From a task or a file to whoever shows, edits or saves them; another node's tensor has none."""
     images = part("nodes.adapters.images")
-    layers = images.to_layers(picture(2, channels=4))
+    layers = images.to_layers(picture(1, channels=4)) + images.to_layers(picture(2, channels=4))
     tagged = images.to_image(layers, ["background", "object"])
     swapped, _, names = run("OmniAlphaEditLayers", tagged, "1, 0", "")
     assert names == "object\nbackground" and images.names_of(swapped) == ("object", "background")
