@@ -1,15 +1,13 @@
 """OmniAlpha Load Layers: a picture with its true alpha, or all layers of a PSD or OpenRaster file."""
 
-import warnings
-
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha.errors import OmniAlphaError, OmniAlphaWarning
+from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.files.formats import read_stack
 from ..omnialpha.layers import clean_hidden as without_hidden
 from .adapters.images import to_image, transparency
 from .adapters.inputs import clean_input, mask_output
-from .adapters.note import show_note
+from .adapters.note import doubts_shown
 from .adapters.places import input_file, input_files, stamp
 from .adapters.wires import CATEGORY
 
@@ -64,10 +62,7 @@ class OmniAlphaLoadLayers(io.ComfyNode):
 
     @classmethod
     def execute(cls, file, clean_hidden=True, hidden_layers=False) -> io.NodeOutput:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", OmniAlphaWarning)
+        with doubts_shown(cls.hidden.unique_id if cls.hidden else None, "OmniAlpha Load Layers"):
             stack = read_stack(input_file(file), hidden_layers)
-        doubts = [str(one.message) for one in caught if issubclass(one.category, OmniAlphaWarning)]
-        show_note(cls.hidden.unique_id if cls.hidden else None, "\n".join(doubts))
         layers = [without_hidden(layer) for layer in stack.layers] if clean_hidden else stack.layers
         return io.NodeOutput(to_image(layers, stack.names), transparency(layers), "\n".join(stack.names))

@@ -5,8 +5,8 @@ from comfy_api.v0_0_2 import io
 
 from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.refining import refine, seen_size
-from .adapters.images import to_bytes_exactly, to_image, to_layers, to_planes, transparency
-from .adapters.inputs import OPAQUE, mask_output, one_each, polarity_input, white_is_transparent
+from .adapters.images import object_planes, to_bytes_exactly, to_image, to_layers, to_planes, transparency
+from .adapters.inputs import OPAQUE, mask_output, one_each, polarity_input
 from .adapters.note import show_note
 from .adapters.wires import CATEGORY
 
@@ -81,8 +81,7 @@ class OmniAlphaRefineMatte(io.ComfyNode):
 def _mattes(matte, mask, polarity: str) -> list:
     """Layers [4, h, w], or planes [h, w] where there is a mask."""
     if mask is not None:
-        planes = to_planes(mask)
-        return [1 - plane for plane in planes] if white_is_transparent(polarity) else planes
+        return object_planes(mask, polarity)
     if matte is None:
         raise OmniAlphaError("Nothing to refine is connected. Connect the object to 'matte', or a mask.")
     return to_layers(matte, "The matte")

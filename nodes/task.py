@@ -1,12 +1,9 @@
 """OmniAlpha Task: any of the 21 tasks in one node."""
 
-import logging
-import warnings
-
 import comfy.samplers
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha.errors import OmniAlphaError, OmniAlphaWarning
+from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.layers import flatten
 from ..omnialpha.request import Plan, Request
 from ..omnialpha.sampling import sigmas
@@ -16,7 +13,7 @@ from .adapters import layer_vae
 from .adapters.conditioning import condition
 from .adapters.images import check_same_size, one_picture, to_bytes_exactly, to_image, to_planes, transparency
 from .adapters.inputs import chosen, explicit_size, fit_input, mask_output, size_inputs, snap_input, steps_input
-from .adapters.note import plain, show_note
+from .adapters.note import doubts_shown
 from .adapters.preview import previewer
 from .adapters.sampling import empty_latent, ensure_patched, sample
 from .adapters.settings import settings_of
@@ -161,14 +158,8 @@ def _plan(settings: Settings, image, guide, node_id=None, *, task: str, **asked)
     plane = None
     if row.guide_role:
         plane = check_same_size(_one_plane(guide), images[0], "The guide")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", OmniAlphaWarning)
-        plan = Request(task=task, images=images, guide=plane, **asked).plan(settings)
-    doubts = [str(one.message) for one in caught if issubclass(one.category, OmniAlphaWarning)]
-    for doubt in doubts:
-        logging.warning("OmniAlpha Task: %s", plain(doubt))  # the page shows the log
-    show_note(node_id, "\n".join(doubts))
-    return plan
+    with doubts_shown(node_id, "OmniAlpha Task"):
+        return Request(task=task, images=images, guide=plane, **asked).plan(settings)
 
 
 def _check_connected(row, image: bool, guide: bool) -> None:

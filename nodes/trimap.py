@@ -6,8 +6,8 @@ from comfy_api.v0_0_2 import io
 from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.layers import grey_layer, trimap
 from .adapters.files import save_layers
-from .adapters.images import to_image, to_layers, to_planes
-from .adapters.inputs import OPAQUE, polarity_input, white_is_transparent
+from .adapters.images import object_planes, to_image, to_layers
+from .adapters.inputs import OPAQUE, polarity_input
 from .adapters.wires import CATEGORY
 
 
@@ -47,8 +47,7 @@ class OmniAlphaTrimap(io.ComfyNode):
     @classmethod
     def execute(cls, layers=None, mask=None, mask_polarity=OPAQUE, width=10) -> io.NodeOutput:
         if mask is not None:
-            planes = to_planes(mask)
-            planes = [1 - plane for plane in planes] if white_is_transparent(mask_polarity) else planes
+            planes = object_planes(mask, mask_polarity)
         elif layers is not None:
             planes = [layer[3] for layer in to_layers(layers, "The layers")]
         else:

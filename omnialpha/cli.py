@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 from . import __version__, cli_batch, cli_data, cli_evaluate, cli_layers, cli_train
+from .cli_arguments import add_model, width_by_height
 from .errors import OmniAlphaError, OmniAlphaWarning
 from .tasks import ROLES, TASKS, by_family
 
@@ -122,9 +123,8 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--checkpoint", metavar="PATH", default="micro", help="another checkpoint (default: micro)")
     demo.add_argument("--seed", type=int, default=0, help="another seed, other noise (%(default)s)")
 
-    for module in (cli_batch, cli_layers, cli_data, cli_train):
+    for module in (cli_batch, cli_layers, cli_data, cli_train, cli_evaluate):
         module.add_commands(commands)
-    cli_evaluate.add_commands(commands, _width_by_height)
     return parser
 
 
@@ -148,12 +148,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     what.add_argument("--negative", default="", help="what guidance steers away from")
     what.add_argument("--targets", type=int, metavar="N", help="layers to generate, with --instruction alone (1)")
 
-    model = run.add_argument_group("which model")
-    model.add_argument("--checkpoint", metavar="PATH", default="micro", help="diffusers folder, or micro (%(default)s)")
-    model.add_argument("--vae", metavar="PATH", help="RGBA VAE in place of the checkpoint's own")
-    model.add_argument("--lora", metavar="PATH", help="LoRA for the transformer")
-    model.add_argument("--lora-scale", type=float, default=1.0, metavar="S", help="strength of the LoRA (%(default)s)")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
+    model = add_model(run)
     model.add_argument("--offload", action="store_true", help="keep on the GPU only the part that is working")
 
     how = run.add_argument_group("how")
@@ -163,7 +158,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "--guidance", type=float, metavar="S", help="1 = off and twice as fast (default: the checkpoint's)"
     )
     how.add_argument(
-        "--size", type=_width_by_height, metavar="WxH", help="pixels to work at (default: the checkpoint's budget)"
+        "--size", type=width_by_height, metavar="WxH", help="pixels to work at (default: the checkpoint's budget)"
     )
     how.add_argument("--fit", choices=("scale", "pad", "exact"), default="scale",
                      help="stretch to the working size, pad, or insist on it (%(default)s)")  # fmt: skip
@@ -172,14 +167,6 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--out", metavar="DIR", help="new folder for the layers (default: out/TASK)")
     run.add_argument("--format", choices=("png", "png16", "psd", "ora"), default="png",
                      help="a PNG per layer of 8 or 16 bits, or one layered file (%(default)s)")  # fmt: skip
-
-
-def _width_by_height(text: str) -> tuple[int, int]:
-    """ "768x512" -> (512, 768), height first."""
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size; expected width x height in pixels, such as 768x512")
-    return int(height), int(width)
 
 
 def _run(args) -> None:

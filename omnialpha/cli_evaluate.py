@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from .cli_arguments import add_model, width_by_height
+
 HELP = """\
 Runs a checkpoint's tasks on held-out records and measures the layers against the known truth, with baselines in the
 same run: copying the input, all opaque, and closed-form and KNN matting given a trimap. Writes results.json,
@@ -22,8 +24,8 @@ examples:
 docs/evaluation.md defines the measures."""
 
 
-def add_commands(commands, size) -> None:
-    """Register `evaluate` below the main command's subparsers; `size` reads "WxH"."""
+def add_commands(commands) -> None:
+    """Register `evaluate` below the main command's subparsers."""
     parser = commands.add_parser("evaluate", help="measure a checkpoint, or pictures, against the truth",
                                  description=HELP, epilog=EXAMPLES,
                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -38,18 +40,14 @@ def add_commands(commands, size) -> None:
     what.add_argument("--truth", metavar="DIR", help="the true pictures")
     what.add_argument("--trimaps", metavar="DIR", help="their trimaps, to measure the unknown region besides")
     what.add_argument("--mattes", action="store_true", help="the pictures are alpha mattes in grey")
-    model = parser.add_argument_group("which model")
-    model.add_argument("--checkpoint", metavar="PATH", default="micro", help="diffusers folder, or micro (%(default)s)")
-    model.add_argument("--vae", metavar="PATH", help="RGBA VAE in place of the checkpoint's own")
-    model.add_argument("--lora", metavar="PATH", help="LoRA for the transformer")
-    model.add_argument("--lora-scale", type=float, default=1.0, metavar="S", help="strength of the LoRA (%(default)s)")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
+    model = add_model(parser)
     model.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's)")
     how = parser.add_argument_group("how")
     how.add_argument("--seed", type=int, default=0, help="of guides and noise (%(default)s)")
     how.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the checkpoint's, by task)")
     how.add_argument("--guidance", type=float, metavar="S", help="guidance (default: the checkpoint's, by task)")
-    how.add_argument("--size", type=size, metavar="WxH", help="pixels to work at (default: the checkpoint's budget)")
+    how.add_argument("--size", type=width_by_height, metavar="WxH",
+                     help="pixels to work at (default: the checkpoint's budget)")  # fmt: skip
     how.add_argument("--samples", type=int, default=2, metavar="N", help="answers per record where the input leaves "
                      "the answer open (%(default)s)")  # fmt: skip
     how.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True, help="measure them as well")

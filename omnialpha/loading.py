@@ -16,8 +16,7 @@ from .errors import OmniAlphaError
 from .foreign_code import open_tokenizer, refuse_code
 from .lora import read_lora
 from .rope import install_rope
-
-LATENT_CHANNELS = 16
+from .sampling import LATENT_CHANNELS
 
 _TRANSFORMER = "QwenImageTransformer2DModel"
 # Later models of the family that this method was not made for: they tell layers apart by means of their own.

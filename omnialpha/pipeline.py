@@ -38,8 +38,7 @@ from .sequence import pack, patchify, unpack
 from .settings import FILE_NAME, Settings
 from .text import encode_prompt
 from .vae import decode_layers, encode_layers, load_vae
-
-VAE_SCALE = 8  # image pixels per latent pixel
+from .vae_frames import SCALE
 
 Preview = Callable[[], list[torch.Tensor]]
 Callback = Callable[[int, int, Preview], object]
@@ -164,7 +163,7 @@ class OmniAlphaPipeline(DiffusionPipeline):
 
         self._wake(self.vae)
         inputs = [latent[None].to(device) for latent in encode_layers(self.vae, fitted.inputs)]
-        h, w = (side // VAE_SCALE for side in fitted.size)
+        h, w = (side // SCALE for side in fitted.size)
         noise = initial_noise(plan.seed, fitted.targets, h, w).to(device)
         tokens, shapes = pack(noise, inputs)
         count = fitted.targets * patchify(noise[:, :, 0]).shape[1]

@@ -16,8 +16,6 @@ from .json_files import read_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-LAYOUTS = ("diffusers", "wan")
-
 LATENT_CHANNELS = 16
 STATISTICS = ("latents_mean", "latents_std")  # of each latent channel, in the VAE's config.json
 # Beyond these a mean or a deviation is damage: latents divided by such a number have no digits left in float32.

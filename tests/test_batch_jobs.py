@@ -90,9 +90,9 @@ def test_what_is_no_workflow_says_so(tmp_path):
         with pytest.raises(OmniAlphaError, match=words):
             Workflow.read(tmp_path / "w.json")
     (tmp_path / "w.json").write_text("{")
-    with pytest.raises(OmniAlphaError, match="not JSON"):
+    with pytest.raises(OmniAlphaError, match="not valid JSON"):
         Workflow.read(tmp_path / "w.json")
-    with pytest.raises(OmniAlphaError, match="cannot be read"):
+    with pytest.raises(OmniAlphaError, match="Cannot read"):
         Workflow.read(tmp_path / "none.json")
 
 

@@ -283,7 +283,7 @@ def test_bad_caches_are_refused_before_any_step(cache, dataset, tmp_path):
     note = json.loads((torn / "cache.json").read_text())
     (torn / "cache.json").write_text(json.dumps(note | {"vae": "another"}))
     other = CacheConfig((DataPart(str(dataset)),), MICRO_VAE, pixel_budget=64 * 64, size_multiple=16)
-    with pytest.raises(OmniAlphaError, match="made with another VAE"):
+    with pytest.raises(OmniAlphaError, match="holds a cache of latents with vae"):
         next(write_cache(other, torn))
 
 

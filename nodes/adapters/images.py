@@ -15,6 +15,7 @@ from torch import Tensor
 from ...omnialpha.checks import check_finite
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.layers import opaque
+from .inputs import white_is_transparent
 
 _NAMES = "omnialpha_names"  # attribute of a batch of layers
 
@@ -91,6 +92,12 @@ def to_planes(mask: Tensor, name: str = "The mask") -> list[Tensor]:
     if mask.ndim != 3 or 0 in mask.shape:
         raise OmniAlphaError(f"{name} has shape {list(mask.shape)}; expected a mask [batch, height, width].")
     return list(check_finite(mask, name).float().clamp(0, 1))
+
+
+def object_planes(mask: Tensor, polarity: str) -> list[Tensor]:
+    """MASK -> planes [H, W] with 1 = object, by what white means in it (`inputs.polarity_input`). OmniAlphaError."""
+    planes = to_planes(mask)
+    return [1 - plane for plane in planes] if white_is_transparent(polarity) else planes
 
 
 def is_stand_in(planes: Sequence[Tensor]) -> bool:

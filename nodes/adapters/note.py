@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from ...omnialpha.errors import readable
+from ...omnialpha.errors import OmniAlphaWarning, readable
 
 # Frontends show notes as HTML, some with the scripts in it, and make a link of [[words|address]]. Look-alikes rather
 # than entities: other frontends, and our own web/, show notes as plain text.
@@ -33,3 +36,15 @@ def show_note(node_id: str | None, text: str) -> None:
 
     if (server := getattr(PromptServer, "instance", None)) is not None:
         server.send_progress_text(plain(text), node_id)
+
+
+@contextmanager
+def doubts_shown(node_id: str | None, title: str) -> Iterator[None]:
+    """What the library warns of meanwhile is shown on the node, and logged under its title."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", OmniAlphaWarning)
+        yield
+    doubts = [str(one.message) for one in caught if issubclass(one.category, OmniAlphaWarning)]
+    for doubt in doubts:
+        logging.warning("%s: %s", title, plain(doubt))  # the page shows the log
+    show_note(node_id, "\n".join(doubts))

@@ -102,6 +102,20 @@ def check_composites():
     fails(lambda: run("OmniAlphaCompositeLayers", front, "colour", "bluish"), "bluish", "#rrggbb")
 
 
+def check_names_travel_with_their_layers():
+    """From a task or a file to whoever shows, edits or saves them; another node's tensor has none."""
+    images = part("nodes.adapters.images")
+    layers = images.to_layers(picture(1, channels=4)) + images.to_layers(picture(2, channels=4))
+    tagged = images.to_image(layers, ["background", "object"])
+    swapped, _, names = run("OmniAlphaEditLayers", tagged, "1, 0", "")
+    assert names == "object\nbackground" and images.names_of(swapped) == ("object", "background")
+    assert run("OmniAlphaEditLayers", tagged, "0, 0", "")[2] == "background\nbackground 2"
+    assert run("OmniAlphaEditLayers", tagged, "", "sky, tree")[2] == "sky\ntree", "what is written comes first"
+    assert images.names_of(tagged * 1) is None and run("OmniAlphaEditLayers", tagged * 1, "", "")[2] == (
+        "background\nlayer 1"
+    )
+
+
 def check_saved_files_carry_the_graph():
     import folder_paths
 

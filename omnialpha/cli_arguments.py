@@ -1,0 +1,24 @@
+"""What several commands take, worded once."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_model(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The options that say which model; gives their group, for more."""
+    model = parser.add_argument_group("which model")
+    model.add_argument("--checkpoint", metavar="PATH", default="micro", help="diffusers folder, or micro (%(default)s)")
+    model.add_argument("--vae", metavar="PATH", help="RGBA VAE in place of the checkpoint's own")
+    model.add_argument("--lora", metavar="PATH", help="LoRA in place of the checkpoint's own, if it has any")
+    model.add_argument("--lora-scale", type=float, default=1.0, metavar="S", help="strength of the LoRA (%(default)s)")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
+    return model
+
+
+def width_by_height(text: str) -> tuple[int, int]:
+    """ "768x512" -> (512, 768), height first."""
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; expected width x height in pixels, such as 768x512")
+    return int(height), int(width)
