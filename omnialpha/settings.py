@@ -150,4 +150,5 @@ def _is_scale(value: float) -> bool:
 
 
 def _is_sampling(own: Mapping[str, float]) -> bool:
-    return own.keys() <= {"steps", "guidance"} and is_whole(own.get("steps", 1), 1) and _is_scale(own.get("guidance", 1))
+    known = own.keys() <= {"steps", "guidance"}
+    return known and is_whole(own.get("steps", 1), 1) and _is_scale(own.get("guidance", 1))
