@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 from .errors import OmniAlphaError
 
 T = TypeVar("T")
+# What types are called in messages, where that is not their name in Python.
+_WORDS = {"Path": "path", "tuple": "list", "dict": "keys and values", "Mapping": "keys and values"}
 
 
 def read_config(kind: type[T], path: Path | str | None, overrides: Sequence[str] = ()) -> T:
@@ -57,19 +59,21 @@ def from_dict(kind: type[T], data: Mapping[str, Any], where: str) -> T:
     return kind(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in data.items()})
 
 
-def require(config: Any, checks: Mapping[str, tuple[Any, str]]) -> None:
+def require(config: Any, checks: Mapping[str, tuple[Any, str]], where: str = "") -> None:
     """Hold a configuration to its rules.
 
     Args:
         config: a dataclass instance.
         checks: field -> (whether it is good, what is expected of it).
+        where: names the place in errors, as for `from_dict`.
 
     Raises:
         OmniAlphaError: names the first field that is not good, what was found and what is expected.
     """
     for name, (good, expected) in checks.items():
         if not good:
-            raise OmniAlphaError(f"{name}: expected {expected}, found {getattr(config, name)!r}.")
+            place = f"{where}: {name}" if where else name
+            raise OmniAlphaError(f"{place}: expected {expected}, found {getattr(config, name)!r}.")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -151,7 +155,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
                 raise OmniAlphaError(f"{where}: expected {len(args)} values, found {value!r}.")
             return tuple(_convert(arg, item, where) for arg, item in zip(args, value))
         return origin(_convert(args[0], item, where) for item in value)
-    if origin is dict and isinstance(value, dict):
+    if origin in (dict, Mapping) and isinstance(value, dict):
         return {str(key): _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
     plain = {float: (int, float, str), int: (int,), str: (str,), bool: (bool,), Path: (str,)}
     if kind in plain and isinstance(value, plain[kind]) and (kind is bool or not isinstance(value, bool)):
@@ -161,8 +165,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             pass
     if kind is Any:
         return value
-    name = getattr(kind, "__name__", str(kind)).replace("Path", "path")
-    raise OmniAlphaError(f"{where}: expected {name}, found {value!r}.")
+    name = getattr(kind, "__name__", str(kind))
+    raise OmniAlphaError(f"{where}: expected {_WORDS.get(name, name)}, found {value!r}.")
 
 
 def _first_fit(kinds: list[Any], value: Any, where: str) -> Any:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from .checks import is_whole
+from .config import from_dict, require
 from .errors import OmniAlphaError
 from .json_files import read_json
 from .sampling import Schedule
@@ -55,7 +56,7 @@ class Settings:
     instructions: Mapping[str, str] = field(default_factory=dict)
     steps: int = 50
     guidance: float = 4.0
-    sampling: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    sampling: Mapping[str, Mapping[str, int | float]] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
 
     def trained(self, task_id: str) -> bool | None:
@@ -103,14 +104,14 @@ def read_settings(folder: str | Path, scheduler: Mapping[str, Any] | None = None
         OmniAlphaError: a file that is not JSON, an unknown format, or a value of the wrong type or range.
     """
     folder = Path(folder)
-    values = _checked(folder / FILE_NAME)
+    settings = _stated(folder / FILE_NAME)
     scheduler = read_scheduler(folder) if scheduler is None else scheduler
-    if scheduler:
-        try:
-            values["schedule"] = Schedule.from_config(scheduler)
-        except (TypeError, ValueError) as error:
-            raise OmniAlphaError(f"{folder / SCHEDULER}: {error}") from error
-    return Settings(**values)
+    if not scheduler:
+        return settings
+    try:
+        return replace(settings, schedule=Schedule.from_config(scheduler))
+    except (TypeError, ValueError) as error:
+        raise OmniAlphaError(f"{folder / SCHEDULER}: {error}") from error
 
 
 def read_scheduler(folder: Path) -> dict[str, Any]:
@@ -119,58 +120,35 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _checked(path: Path) -> dict[str, Any]:
-    """The known keys of an `omnialpha.json`, each checked. Unknown keys are left to later versions of the format."""
+def _stated(path: Path) -> Settings:
+    """What an `omnialpha.json` says, checked. Keys that are not known are left to later versions of the format."""
     if not path.is_file():
-        return {}
+        return Settings()
     data = read_json(path)
     if data.get("format") != FORMAT:
         raise OmniAlphaError(
             f"{path} has format {data.get('format')!r}; this version reads format {FORMAT}. "
             f'Update ComfyUI-OmniAlpha, or write "format": {FORMAT} if the file is your own.'
         )
-    values: dict[str, Any] = {}
-    for key, (accepts, wanted) in _RULES.items():
-        if key in data:
-            if not accepts(data[key]):
-                raise OmniAlphaError(f"{path}: {key} is {data[key]!r}, expected {wanted}.")
-            values[key] = data[key]
-    if "tasks" in values:
-        values["tasks"] = tuple(values["tasks"])
-    if "guidance" in values:
-        values["guidance"] = float(values["guidance"])
-    return values
+    known = {field.name for field in fields(Settings)} - {"schedule"}
+    settings = from_dict(Settings, {key: value for key, value in data.items() if key in known}, str(path))
+    budget, multiple, own = settings.pixel_budget, settings.size_multiple, settings.sampling.values()
+    rules = {
+        "pixel_budget": (budget >= PATCH_PIXELS**2, f"a whole number of pixels, {PATCH_PIXELS**2} or more"),
+        "size_multiple": (multiple > 0 and multiple % PATCH_PIXELS == 0, f"a multiple of {PATCH_PIXELS} pixels"),
+        "instructions": (all(text.strip() for text in settings.instructions.values()), "task id -> text"),
+        "steps": (settings.steps >= 1, "a whole number, 1 or more"),
+        "guidance": (_is_scale(settings.guidance), "a number, 0 or more"),
+        "sampling": (all(map(_is_sampling, own)), 'task id -> {"steps": whole number, "guidance": number}'),
+    }
+    require(settings, rules, str(path))
+    return settings
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+def _is_scale(value: float) -> bool:
+    return math.isfinite(value) and value >= 0
 
 
-def _sampling(value: Any) -> bool:
-    """task id -> {"steps": whole, "guidance": number}, both optional."""
-    tests = {"steps": lambda v: is_whole(v, 1), "guidance": _number}
-    return isinstance(value, dict) and all(
-        isinstance(entry, dict) and all(key in tests and tests[key](v) for key, v in entry.items())
-        for entry in value.values()
-    )
-
-
-# key -> (test, what was expected)
-_RULES = {
-    "pixel_budget": (lambda v: is_whole(v, PATCH_PIXELS**2), f"a whole number of pixels, {PATCH_PIXELS**2} or more"),
-    "size_multiple": (
-        lambda v: is_whole(v, PATCH_PIXELS) and v % PATCH_PIXELS == 0,
-        f"a multiple of {PATCH_PIXELS} pixels",
-    ),
-    "tasks": (
-        lambda v: isinstance(v, list) and all(isinstance(task, str) for task in v),
-        "a list of task ids",
-    ),
-    "instructions": (
-        lambda v: isinstance(v, dict) and all(isinstance(text, str) and text.strip() for text in v.values()),
-        "an object of task id -> text",
-    ),
-    "steps": (lambda v: is_whole(v, 1), "a whole number, 1 or more"),
-    "guidance": (_number, "a number, 0 or more"),
-    "sampling": (_sampling, 'an object of task id -> {"steps": whole number, "guidance": number}'),
-}
+def _is_sampling(own: Mapping[str, float]) -> bool:
+    known = own.keys() <= {"steps", "guidance"}
+    return known and is_whole(own.get("steps", 1), 1) and _is_scale(own.get("guidance", 1))

@@ -46,6 +46,12 @@ def test_values_are_read_and_written_back(tmp_path):
     assert (found.steps_for(None), found.guidance_for("removal_auto")) == (4, 1), "the checkpoint's own elsewhere"
 
 
+def test_numbers_stay_as_they_were_written_and_later_keys_are_left_alone(tmp_path):
+    own = {"text_to_rgba": {"steps": 20, "guidance": 2.5}}
+    written = settings.read_settings(write(tmp_path, sampling=own, later={"a": 1})).to_json()
+    assert json.dumps(written["sampling"]) == json.dumps(own) and "later" not in written
+
+
 def test_the_schedule_comes_from_the_scheduler(tmp_path):
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"max_shift": 1.25, "shift_terminal": null}')
@@ -60,15 +66,21 @@ def test_the_schedule_comes_from_the_scheduler(tmp_path):
         ("[]", "expected a JSON object"),
         ("{}", "format None"),
         ('{"format": 2}', "format 2"),
-        ('{"format": 1, "steps": 0}', "steps is 0"),
-        ('{"format": 1, "steps": true}', "steps is True"),
+        ('{"format": 1, "steps": 0}', "steps: expected a whole number, 1 or more, found 0"),
+        ('{"format": 1, "steps": true}', "steps: expected int, found True"),
         ('{"format": 1, "size_multiple": 20}', "multiple of 16"),
-        ('{"format": 1, "pixel_budget": "big"}', "pixel_budget is 'big'"),
-        ('{"format": 1, "tasks": "matting_auto"}', "list of task ids"),
+        ('{"format": 1, "pixel_budget": "big"}', "pixel_budget: expected int, found 'big'"),
+        ('{"format": 1, "tasks": "matting_auto"}', "tasks: expected list, found 'matting_auto'"),
         ('{"format": 1, "instructions": {"matting_auto": ""}}', "task id -> text"),
-        ('{"format": 1, "guidance": NaN}', "guidance is nan"),
-        ('{"format": 1, "sampling": {"matting_auto": {"steps": 0}}}', "sampling is"),
-        ('{"format": 1, "sampling": {"matting_auto": {"strength": 1}}}', "sampling is"),
+        ('{"format": 1, "guidance": NaN}', "guidance: expected a number, 0 or more, found nan"),
+        ('{"format": 1, "sampling": {"matting_auto": {"steps": 0}}}', "sampling: expected task id"),
+        ('{"format": 1, "sampling": {"matting_auto": {"strength": 1}}}', "sampling: expected task id"),
+        ('{"format": 1, "sampling": {"matting_auto": {"steps": 1.5}}}', "sampling: expected task id"),
+        ('{"format": 1, "sampling": {"matting_auto": {"guidance": -1}}}', "sampling: expected task id"),
+        ('{"format": 1, "sampling": {"matting_auto": 4}}', "sampling.matting_auto: expected keys and values, found 4"),
+        ('{"format": 1, "tasks": [1]}', "tasks: expected str, found 1"),
+        ('{"format": 1, "pixel_budget": 255}', "256 or more, found 255"),
+        ('{"format": 1, "size_multiple": 0}', "multiple of 16 pixels, found 0"),
     ],
 )
 def test_wrong_values_are_named(tmp_path, content, words):
