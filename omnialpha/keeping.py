@@ -26,6 +26,7 @@ from .watching import Progress, Watch
 
 MARGIN = 1.0  # pixels, as the model saw them, between what a matte calls sure and what is taken for sure
 OBJECT, BACKGROUND = 0.95, 0.05  # from and up to which a matte's alpha is taken for sure
+NEARLY = 0.01  # a share that near to none or all is that: so much is left of where nothing but smoothness decides
 OWN = 0.6, 0.95  # alpha from which the object's colour begins to be, and is, the picture's own
 GIVE = 0.3  # how far the background gives way, against the object, until the two explain the picture
 _HALF_STEP = 0.5 / 255
@@ -70,11 +71,10 @@ def keep_pixels(
     elif "foreground" not in task.targets:
         kept = [keep_background(picture, layers[0], seen, _unchanged(picture, round_trip), guide, task.guide_role)]
     else:
-        trimap = guide if task.guide_role == "trimap" else None
         if "background" in task.targets:
-            kept = decompose(picture, *layers, seen, trimap, watch)
+            kept = decompose(picture, *layers, seen, guide, task.guide_role, watch)
         else:
-            kept = [keep_foreground(picture, layers[0], seen, trimap, watch)]
+            kept = [keep_foreground(picture, layers[0], seen, guide, task.guide_role, watch)]
     watch(1.0)
     return kept
 
@@ -110,35 +110,51 @@ def _completed(task: Task, picture: Tensor, layers: list[Tensor], seen: Size, ro
 
 
 def keep_foreground(
-    picture: Tensor, matte: Tensor, seen: Size, trimap: Tensor | None = None, progress: Progress | None = None
+    picture: Tensor,
+    matte: Tensor,
+    seen: Size,
+    guide: Tensor | None = None,
+    guide_role: str | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """The object out of a picture: alpha with the picture's edges, and colours that the picture gives.
 
     Where the object is opaque they are the picture's own, exactly. Arguments as for `keep_pixels`; `matte` is the
-    model's layer [4, H, W], `trimap` [H, W] is kept to, or one is made of the matte.
+    model's layer [4, H, W]. A trimap is kept to; without one, one is made of the matte.
 
     Returns:
         [4, H, W]; an object is never more opaque than the picture.
     """
     watch = Watch(progress)
-    share = matte_share(picture, matte, seen, trimap, watch.part(0.0, 0.6))
+    share = matte_share(picture, matte, seen, guide, guide_role, watch.part(0.0, 0.6))
     return _object(picture, share, object_colour(picture, matte, share, watch.part(0.6, 1.0)))
 
 
 def matte_share(
-    picture: Tensor, matte: Tensor, seen: Size, trimap: Tensor | None = None, progress: Progress | None = None
+    picture: Tensor,
+    matte: Tensor,
+    seen: Size,
+    guide: Tensor | None = None,
+    guide_role: str | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """How much of what a picture's pixels show is the object: [H, W] in [0, 1], refined; times their alpha, its own."""
     alpha = picture[3]
     share = torch.where(alpha > 0, (matte[3] / alpha.clamp_min(1e-6)).clamp(max=1), 0)
-    known = matte_trimap(share, seen) if trimap is None else trimap
-    return refine_alpha(picture[:3], share, seen, known, progress)
+    known = guide if guide_role == "trimap" else matte_trimap(share, seen, guide if guide_role == "mask" else None)
+    fine = refine_alpha(picture[:3], share, seen, known, progress)
+    return ((fine - NEARLY) / (1 - 2 * NEARLY)).clamp(0, 1)
 
 
-def matte_trimap(alpha: Tensor, seen: Size) -> Tensor:
-    """A trimap [H, W] of a model's alpha: unknown is what is soft, and `MARGIN` of the model's pixels around."""
+def matte_trimap(alpha: Tensor, seen: Size, mask: Tensor | None = None) -> Tensor:
+    """A trimap [H, W] of a model's alpha: unknown is what is soft, and `MARGIN` of the model's pixels around.
+
+    So is what a precise mask [H, W] says otherwise of: the picture decides.
+    """
     width = round(MARGIN * pixels_per_cell(tuple(alpha.shape), seen))
     object_, background = (shrink(sure, width) for sure in (alpha > OBJECT, alpha < BACKGROUND))
+    if mask is not None:
+        object_, background = object_ & (mask > 0), background & (mask < 1)
     return torch.where(object_, 1.0, torch.where(background, 0.0, 0.5)).to(alpha)
 
 
@@ -207,16 +223,21 @@ def keep_object(given: Tensor, composite: Tensor, seen: Size) -> Tensor:
 
 
 def decompose(
-    picture: Tensor, behind: Tensor, matte: Tensor, seen: Size, trimap: Tensor | None = None,
+    picture: Tensor,
+    behind: Tensor,
+    matte: Tensor,
+    seen: Size,
+    guide: Tensor | None = None,
+    guide_role: str | None = None,
     progress: Progress | None = None,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """Background and object, which laid over each other are the picture again.
 
     Where the object is not, the background is the picture; where it hides all, it is the model's, fitted to what is
     around. In soft pixels both give way until C = a F + (1 - a) B holds. Arguments as for `keep_pixels`.
     """
     watch = Watch(progress)
-    share = matte_share(picture, matte, seen, trimap, watch.part(0.0, 0.6))
+    share = matte_share(picture, matte, seen, guide, guide_role, watch.part(0.0, 0.6))
     colour = object_colour(picture, matte, share, watch.part(0.6, 1.0))
     clear = (share <= 0).to(picture)
     patch = fitted(behind[:3], picture[:3], clear, seen)
