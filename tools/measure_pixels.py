@@ -15,7 +15,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -37,7 +37,7 @@ from omnialpha.errors import OmniAlphaError
 from omnialpha.evaluation.classical import cut_out
 from omnialpha.keeping import keep_pixels
 from omnialpha.layers import checkerboard, grey_layer, opaque, over, resize, trimap, write_layer
-from omnialpha.looking import Look, look_at
+from omnialpha.looking import Look, look_at, put_back
 from omnialpha.sequence import FittedSequence, LayerSequence
 from omnialpha.tasks import TASKS
 from omnialpha.vae import decode_layers, encode_layers
@@ -144,7 +144,8 @@ class Answers:
 
     def redraw(self, look: str) -> list[Tensor]:
         """The model's own layers."""
-        return self.look(look).placed(self.scene.picture, self.task.targets)
+        seen = self.look(look)
+        return put_back(seen.window, seen.layers, self.scene.picture, self.task.targets)
 
     def keep(self, look: str) -> list[Tensor]:
         """The picture's own pixels, and the model's for the rest."""
@@ -154,7 +155,7 @@ class Answers:
         layers = keep_pixels(
             self.task, picture, seen.layers, seen.fitted.frame.inner, guide, lambda: self._round_trip(seen.fitted)
         )
-        return replace(seen, layers=layers).placed(self.scene.picture, self.task.targets)
+        return put_back(seen.window, layers, self.scene.picture, self.task.targets)
 
     def _round_trip(self, fitted: FittedSequence) -> Tensor:
         """The picture as the VAE gives it back."""
