@@ -6,6 +6,7 @@
 Pictures of 1024 pixels, each with one held-out object of 8, 15, 30 or 60 % of its side on a held-out background:
 plain, with a soft shadow, with hair, or with edges like glass; any 16 in a row hold every pair of these once. Alpha,
 colours and core are measured around the object (its box, wider by 30 % on each side), so that sizes can be compared.
+See docs/pixels.md.
 """
 
 from __future__ import annotations
