@@ -17,7 +17,7 @@ from .regions import grow, reached, shrink
 from .resizing import resize
 
 LEAST = 0.03  # a change that small in all colours is none
-FEATHER = 0.5  # of the model's pixels: half the width over which a patch fades into the picture
+FEATHER = 0.25  # of the model's pixels: half the width over which a patch fades into the picture
 FINER = 4  # parts of one of the model's pixels, along an axis, in which a patch's edge is drawn
 TOUCHED = 0.02  # a pixel that a guide covers so far belongs to it
 DOUBT, SURE = 3.0, 6.0  # a change may be one, and is one, from so many times the typical deviation
@@ -35,7 +35,8 @@ def changed(apart: Tensor, guide: Tensor | None = None, whole: bool = True) -> T
     """Where a run changed something, as [h, w] bool.
 
     The model and its VAE alter every pixel a little. How much is told from what is typical: a change is sure where the
-    difference stands out, and goes on to what hangs together with it and stands out less, such as a shadow.
+    difference stands out. Without a guide it goes on to what hangs together with it and stands out less; with one, what
+    is sure and hangs together with it has changed as well, such as a shadow.
 
     Args:
         apart: [h, w], from `difference`.
@@ -47,12 +48,12 @@ def changed(apart: Tensor, guide: Tensor | None = None, whole: bool = True) -> T
     middle = typical.median()
     deviation = 1.4826 * (typical - middle).abs().median()
     may, sure = (apart > torch.clamp(middle + times * deviation, min=LEAST) for times in (DOUBT, SURE))
-    may = grow(shrink(may, 1), 1) | sure
+    may, sure = may | sure, grow(shrink(sure, 1), 1)  # without specks
     if guide is None:
-        return reached(grow(shrink(sure, 1), 1), may)
+        return reached(sure, may)
     if whole:
-        return reached(guide, may | guide) if bool((apart[guide] > LEAST).any()) else torch.zeros_like(guide)
-    return reached(may & guide, may)
+        return reached(guide, sure | guide) if bool((apart[guide] > LEAST).any()) else torch.zeros_like(guide)
+    return reached(may & guide, sure | (may & guide))
 
 
 def spread_out(values: Tensor, weight: Tensor) -> Tensor:
