@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -30,24 +31,32 @@ class Look:
     Attributes:
         window: where it looked last.
         fitted: what it saw there.
-        layers: what it made of that, [4, *window.size], back to front.
+        made: what it made of that, [4, *fitted.size] each, back to front.
     """
 
     window: Window
     fitted: FittedSequence
-    layers: list[Tensor]
+    made: list[Tensor]
 
-    def placed(self, picture: Tensor, roles: Sequence[str]) -> list[Tensor]:
-        """The layers at the picture's size: an object on nothing, everything else in the picture [4, H, W] itself.
+    @cached_property
+    def layers(self) -> list[Tensor]:
+        """What it made, in the window's frame: [4, *window.size] each."""
+        return self.fitted.restore(self.made)
 
-        Args:
-            picture: the picture that was looked at.
-            roles: one for each layer, such as a task's targets.
-        """
-        if self.window.whole:
-            return self.layers
-        around = [torch.zeros_like(picture) if role == "foreground" else picture for role in roles]
-        return [self.window.put(layer, planes) for layer, planes in zip(self.layers, around, strict=True)]
+
+def put_back(window: Window, layers: Sequence[Tensor], picture: Tensor, roles: Sequence[str]) -> list[Tensor]:
+    """Layers [4, *window.size] at the picture's size: an object on nothing, everything else in the picture itself.
+
+    Args:
+        window: where they belong.
+        layers: of a look, or what was made of them since.
+        picture: [4, H, W], what was looked at; not looked at here where the window is the whole.
+        roles: one for each layer, such as a task's targets.
+    """
+    if window.whole:
+        return list(layers)
+    around = [torch.zeros_like(picture) if role == "foreground" else picture for role in roles]
+    return [window.put(layer, planes) for layer, planes in zip(layers, around, strict=True)]
 
 
 def look_at(
@@ -77,21 +86,25 @@ def look_at(
         OmniAlphaError: another look; or see `LayerSequence.fitted`.
     """
     check_look(look)
-    whole = sequence.fitted(pixel_budget, multiple)
-    everything = Window.over(whole.frame.source)
+
+    def through(window: Window | None = None) -> Look:
+        layers = sequence.layers if window is None else [window.cut(layer) for layer in sequence.layers]
+        fitted = replace(sequence, layers=layers).fitted(pixel_budget, multiple)
+        return Look(window or Window.over(fitted.frame.source), fitted, run(fitted))
+
     if look == "whole" or sequence.fit == "exact" or task is None or task.image_role != "composite":
-        return Look(everything, whole, whole.restore(run(whole)))
-    first = None if task.guide_role else run(whole)
-    support = guide_support(sequence.layers[1][0]) if first is None else _find(first, task, whole)
-    window = everything
-    if first is None or support.float().mean() < SMALL:
-        margin = MARGIN if task.guide_role or "foreground" in task.targets else 2 * MARGIN  # a change may miss parts
-        window = find_window(support, _sizes(sequence, pixel_budget, multiple), margin)
-    if window.whole:
-        return Look(window, whole, whole.restore(run(whole) if first is None else first))
-    close = replace(sequence, layers=[window.cut(layer) for layer in sequence.layers])
-    close = close.fitted(pixel_budget, multiple)
-    return Look(window, close, close.restore(run(close)))
+        return through()
+    sizes = _sizes(sequence, pixel_budget, multiple)
+    if task.guide_role:
+        window = find_window(guide_support(sequence.layers[1][0]), sizes)
+        return through(None if window.whole else window)
+    first = through()
+    support = _find(first, task)
+    if support.float().mean() >= SMALL:
+        return first
+    # What a change misses of the object, where it is like its background, has to be in the window as well.
+    window = find_window(support, sizes, MARGIN if "foreground" in task.targets else 2 * MARGIN)
+    return first if window.whole else through(window)
 
 
 def check_look(look: str) -> str:
@@ -101,16 +114,16 @@ def check_look(look: str) -> str:
     return look
 
 
-def _find(layers: list[Tensor], task: Task, whole: FittedSequence) -> Tensor:
+def _find(first: Look, task: Task) -> Tensor:
     """Where a first pass saw the object, in the picture's frame: bool [H, W]."""
-    made = dict(zip(task.targets, layers, strict=True))
+    made, frame = dict(zip(task.targets, first.made, strict=True)), first.fitted.frame
     if "foreground" in made:
         support = matte_support(made["foreground"][3])
     else:
-        support = change_support(whole.inputs[0], made["background"])
-    (top, left), (height, width) = whole.frame.corner, whole.frame.inner
+        support = change_support(first.fitted.inputs[0], made["background"])
+    (top, left), (height, width) = frame.corner, frame.inner
     support = support[None, None, top : top + height, left : left + width]
-    return F.interpolate(support.to(torch.uint8), whole.frame.source, mode="nearest")[0, 0] > 0
+    return F.interpolate(support.to(torch.uint8), frame.source, mode="nearest")[0, 0] > 0
 
 
 def _sizes(sequence: LayerSequence, pixel_budget: int, multiple: int) -> list[Size]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from omnialpha.errors import OmniAlphaError
 from omnialpha.layers import fit_size, grey_layer, opaque
-from omnialpha.looking import look_at
+from omnialpha.looking import look_at, put_back
 from omnialpha.sequence import LayerSequence
 from omnialpha.tasks import TASKS
 from omnialpha.windows import (
@@ -303,7 +303,7 @@ def test_what_the_model_made_comes_back_to_its_place(fit, picture):
     support, calls = boxes(picture, (130, 200, 30, 40)), []
     sequence, row = asked("decomposition_auto", support, fit=fit)
     seen = look_at(sequence, row, pretend(calls, copy), *MICRO)
-    background, foreground = seen.placed(sequence.layers[0], row.targets)
+    background, foreground = put_back(seen.window, seen.layers, sequence.layers[0], row.targets)
     assert len(calls) == 2 and background.shape == foreground.shape == (4, *picture)
     assert torch.equal(foreground[3] > 0.5, support)
     outside = seen.window.put(torch.zeros(seen.window.size), torch.ones(picture)) > 0
@@ -342,6 +342,7 @@ def test_micro_sees_a_small_object_better_from_close_by():
 
     errors = []
     for look in ("whole", "close"):
-        (layer,) = look_at(sequence, row, run, *MICRO, look).placed(picture, row.targets)
+        seen = look_at(sequence, row, run, *MICRO, look)
+        (layer,) = put_back(seen.window, seen.layers, picture, row.targets)
         errors.append(float((layer[3] - disc.float()).square().mean()) / float(disc.float().mean()))
     assert errors[1] < errors[0] / 10

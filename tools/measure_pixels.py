@@ -6,6 +6,7 @@
 Pictures of 1024 pixels, each with one held-out object of 8, 15, 30 or 60 % of its side on a held-out background:
 plain, with a soft shadow, with hair, or with edges like glass; any 16 in a row hold every pair of these once. Alpha,
 colours and core are measured around the object (its box, wider by 30 % on each side), so that sizes can be compared.
+See docs/pixels.md.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -37,7 +38,7 @@ from omnialpha.errors import OmniAlphaError
 from omnialpha.evaluation.classical import cut_out
 from omnialpha.keeping import keep_pixels
 from omnialpha.layers import checkerboard, grey_layer, opaque, over, resize, trimap, write_layer
-from omnialpha.looking import Look, look_at
+from omnialpha.looking import Look, look_at, put_back
 from omnialpha.sequence import FittedSequence, LayerSequence
 from omnialpha.tasks import TASKS
 from omnialpha.vae import decode_layers, encode_layers
@@ -144,7 +145,8 @@ class Answers:
 
     def redraw(self, look: str) -> list[Tensor]:
         """The model's own layers."""
-        return self.look(look).placed(self.scene.picture, self.task.targets)
+        seen = self.look(look)
+        return put_back(seen.window, seen.layers, self.scene.picture, self.task.targets)
 
     def keep(self, look: str) -> list[Tensor]:
         """The picture's own pixels, and the model's for the rest."""
@@ -154,7 +156,7 @@ class Answers:
         layers = keep_pixels(
             self.task, picture, seen.layers, seen.fitted.frame.inner, guide, lambda: self._round_trip(seen.fitted)
         )
-        return replace(seen, layers=layers).placed(self.scene.picture, self.task.targets)
+        return put_back(seen.window, layers, self.scene.picture, self.task.targets)
 
     def _round_trip(self, fitted: FittedSequence) -> Tensor:
         """The picture as the VAE gives it back."""
