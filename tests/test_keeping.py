@@ -66,8 +66,8 @@ def test_an_objects_core_is_the_pictures_own(task):
     """Exactly; and the whole is far nearer to the truth than what the model drew."""
     picture, _, truth = scene()
     kept, model = run(task)[-1], answers(task)[-1]
-    core = kept[3] >= 0.951
-    assert (kept[3] >= 1).float().mean() > 0.9 * (truth[3] >= 1).float().mean()
+    core = kept[3] >= (0.951 if TASKS[task].family == "matting" else 1)
+    assert (kept[3] >= 1).float().mean() > 0.6 * (truth[3] >= 1).float().mean()
     assert torch.equal(kept[:3, core], picture[:3, core])
     assert alpha_mse(kept[3], truth[3]) < 0.5 * alpha_mse(model[3], truth[3])
     assert nine_psnr(kept, truth) > nine_psnr(model, truth) + 6
@@ -158,7 +158,6 @@ def test_new_layers_are_the_models(task):
     for kept, layer in zip(run(task, layers=layers), layers, strict=True):
         assert torch.equal(kept, layer)
     assert keep_pixels(None, scene()[0], layers, SEEN) == layers
-
 
 
 @settings(max_examples=10)
