@@ -208,7 +208,7 @@ def test_nothing_found_and_everything():
 @pytest.mark.parametrize("task", ["matting_mask", "removal_mask", "decomposition_mask"])
 def test_16_bits_stay(task):
     """Values between 8-bit steps come out as they went in, wherever the picture's own pixels are."""
-    picture, behind, object_ = scene()
+    picture, _, object_ = scene()
     kept = run(task)
     own = object_[3] == 0 if TASKS[task].targets[0] == "background" else object_[3] == 1
     own = shrink(own, 14 if TASKS[task].targets[0] == "background" else 4)
