@@ -94,26 +94,10 @@ def _guided(family: str, verb: str, targets: tuple[str, ...], what: str) -> list
     }
     title = family.capitalize()
     rows = [
-        Task(
-            f"{family}_auto",
-            family,
-            f"{title}, automatic",
-            ("composite",),
-            targets,
-            "none",
-            f"{verb.format('the main object')}.",
-            f"{what}; the model finds the main object itself.",
-        ),
-        Task(
-            f"{family}_text",
-            family,
-            f"{title} by text",
-            ("composite",),
-            targets,
-            "required",
-            f"{verb.format('the object')}: {{text}}.",
-            f"{what}; your text says which object.",
-        ),
+        Task(f"{family}_auto", family, f"{title}, automatic", ("composite",), targets, "none",
+             f"{verb.format('the main object')}.", f"{what}; the model finds the main object itself."),
+        Task(f"{family}_text", family, f"{title} by text", ("composite",), targets, "required",
+             f"{verb.format('the object')}: {{text}}.", f"{what}; your text says which object."),
     ]
     rows += [
         Task(f"{family}_{guide}", family, f"{title} by {name}", ("composite", guide), targets, "none",
