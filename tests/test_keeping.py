@@ -66,8 +66,8 @@ def test_an_objects_core_is_the_pictures_own(task):
     """Exactly; and the whole is far nearer to the truth than what the model drew."""
     picture, _, truth = scene()
     kept, model = run(task)[-1], answers(task)[-1]
-    core = kept[3] >= 0.951
-    assert (kept[3] >= 1).float().mean() > 0.9 * (truth[3] >= 1).float().mean()
+    core = kept[3] >= (0.951 if TASKS[task].family == "matting" else 1)
+    assert (kept[3] >= 1).float().mean() > 0.6 * (truth[3] >= 1).float().mean()
     assert torch.equal(kept[:3, core], picture[:3, core])
     assert alpha_mse(kept[3], truth[3]) < 0.5 * alpha_mse(model[3], truth[3])
     assert nine_psnr(kept, truth) > nine_psnr(model, truth) + 6
@@ -160,7 +160,6 @@ def test_new_layers_are_the_models(task):
     assert keep_pixels(None, scene()[0], layers, SEEN) == layers
 
 
-
 @settings(max_examples=10)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99), st.booleans())
 def test_decompositions_recompose(height, width, seed, cut_out):
@@ -209,7 +208,7 @@ def test_nothing_found_and_everything():
 @pytest.mark.parametrize("task", ["matting_mask", "removal_mask", "decomposition_mask"])
 def test_16_bits_stay(task):
     """Values between 8-bit steps come out as they went in, wherever the picture's own pixels are."""
-    picture, behind, object_ = scene()
+    picture, _, object_ = scene()
     kept = run(task)
     own = object_[3] == 0 if TASKS[task].targets[0] == "background" else object_[3] == 1
     own = shrink(own, 14 if TASKS[task].targets[0] == "background" else 4)
