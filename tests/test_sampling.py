@@ -72,6 +72,12 @@ def test_static_shift_equals_diffusers():
         torch.testing.assert_close(sigmas(4, tokens, schedule), stock_sigmas(4, None, config), atol=2e-7, rtol=0)
 
 
+@pytest.mark.parametrize("shift", [1e-6, 0.5, 1.0])
+def test_a_static_shift_may_push_the_other_way(shift):
+    schedule = Schedule.from_config({"use_dynamic_shifting": False, "shift": shift})
+    assert schedule.mu(1) == schedule.mu(10_000) == pytest.approx(math.log(shift))
+
+
 def test_other_shifts_equal_diffusers():
     config = CONFIG | {"base_shift": 0.3, "max_shift": 1.2, "shift_terminal": 0.1, "base_image_seq_len": 64}
     found = sigmas(7, 1000, Schedule.from_config(config))
