@@ -158,6 +158,13 @@ def test_nine_ssim_is_that_of_nine_pictures():
         metrics.nine_ssim(found[:, :10], truth[:, :10])
 
 
+def test_ssim_needs_its_window_and_no_more():
+    layer = torch.rand(4, 11, 12, generator=torch.Generator().manual_seed(0))
+    assert metrics.nine_ssim(layer, layer) == pytest.approx(1)
+    with pytest.raises(OmniAlphaError, match="11 pixels a side"):
+        metrics.nine_ssim(layer[:, :10], layer[:, :10])
+
+
 def test_rgb_l1_weighs_by_the_true_alpha():
     truth, found = torch.zeros(4, 1, 2), torch.zeros(4, 1, 2)
     truth[3] = plane([1, 0.25])

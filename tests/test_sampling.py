@@ -95,6 +95,12 @@ def test_static_shift_equals_diffusers():
             assert torch.equal(sigmas(steps, tokens, schedule), scheduler(steps, tokens, config).sigmas)
 
 
+@pytest.mark.parametrize("shift", [1e-6, 0.5, 1.0])
+def test_a_static_shift_may_push_the_other_way(shift):
+    schedule = Schedule.from_config({"use_dynamic_shifting": False, "shift": shift})
+    assert schedule.mu(1) == schedule.mu(10_000) == pytest.approx(math.log(shift))
+
+
 def test_other_shifts_equal_diffusers():
     config = CONFIG | {"base_shift": 0.3, "max_shift": 1.2, "shift_terminal": 0.1, "base_image_seq_len": 64}
     schedule = Schedule.from_config(config)

@@ -11,6 +11,8 @@ silu(x) - silu(-x) = x.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -43,13 +45,13 @@ def _centre(value: float = 1.0) -> torch.Tensor:
     return _last_tap(kernel)
 
 
-def _resamplers(blocks: nn.ModuleList, name: str) -> list[nn.Conv2d]:
+def _resamplers(blocks: Any, name: str) -> list[Any]:
     holders = [getattr(block, "upsamplers", None) if name == "up" else block for block in blocks]
     holders = [holder[0] if isinstance(holder, nn.ModuleList) else holder for holder in holders]
     return [holder.resample[1] for holder in holders if hasattr(holder, "resample")]
 
 
-def _route(convs: list[nn.Conv2d], count: int, kernel: torch.Tensor, anchor: float) -> None:
+def _route(convs: list[Any], count: int, kernel: torch.Tensor, anchor: float) -> None:
     """Carry through every resampling; the last one also prepares the signs and the anchor for the normalisation."""
     for index, conv in enumerate(convs):
         _carry(conv.weight, count, kernel)
@@ -61,7 +63,7 @@ def _route(convs: list[nn.Conv2d], count: int, kernel: torch.Tensor, anchor: flo
             conv.bias[-1] = anchor
 
 
-def _read_out(conv: nn.Module, norm: nn.Module, count: int, anchor: float) -> None:
+def _read_out(conv: Any, norm: Any, count: int, anchor: float) -> None:
     """Undo the normalisation and the SiLU: output k = value k."""
     gain = anchor / norm.gamma.numel() ** 0.5
     conv.weight[:count] = 0
@@ -72,12 +74,13 @@ def _read_out(conv: nn.Module, norm: nn.Module, count: int, anchor: float) -> No
 
 
 @torch.no_grad()
-def start_with_means(vae: nn.Module) -> nn.Module:
+def start_with_means(vae: Any) -> Any:
     """Rewrite a freshly built diffusers `AutoencoderKLQwenImage` for RGB or RGBA in place; returns it.
 
     Its base width has to be at least `narrowest` of its channels.
     """
     count = vae.encoder.conv_in.weight.shape[1]
+    module: Any
     for module in vae.modules():
         if hasattr(module, "conv2") and hasattr(module, "conv_shortcut"):  # residual block
             module.conv2.weight.mul_(BRANCH)

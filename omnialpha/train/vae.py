@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -135,7 +136,7 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
     accelerator.end_training()
 
 
-def build_vae(base_dim: int = 16, channels: int = 4):
+def build_vae(base_dim: int = 16, channels: int = 4) -> Any:
     """A VAE from nothing, in ComfyUI's fixed shape (z 16, multipliers 1 2 4 4, 2 residual blocks)."""
     from diffusers import AutoencoderKLQwenImage
 
@@ -145,7 +146,7 @@ def build_vae(base_dim: int = 16, channels: int = 4):
     )  # fmt: skip
 
 
-def open_vae(config: VAEConfig):
+def open_vae(config: VAEConfig) -> tuple[Any, Any]:
     """(the VAE to train, with the fast path for single frames; a frozen one that encodes as the RGB VAE, or None).
 
     Raises:

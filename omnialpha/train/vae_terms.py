@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import vae_losses as losses
-from .vae_critics import PatchDiscriminator, Perceptual
+from .vae_critics import PatchDiscriminator
 
 ADVERSARIAL = "adversarial"  # the one term that needs the others' sum
 
@@ -33,14 +34,14 @@ class Step:
 
     truth: Tensor
     decoded: Tensor
-    posterior: object
+    posterior: Any
     colour: Tensor
-    objects: Tensor | None = None
-    latents: Tensor | None = None
-    reader: nn.Module | None = None
+    objects: Any = None
+    latents: Any = None
+    reader: Any = None
     background: tuple = (losses.MEAN_B, losses.SQUARE_B)
-    reference: nn.Module | None = None
-    perceptual: Perceptual | None = None
+    reference: Any = None
+    perceptual: Any = None
 
 
 def _reference_kl(step: Step) -> Tensor:
@@ -94,7 +95,7 @@ def discrimination(critic: PatchDiscriminator, step: Step) -> Tensor:
     return losses.hinge_discriminator(real, critic.score(step.decoded.detach(), step.colour))
 
 
-def encode(vae: nn.Module, pictures: Tensor):
+def encode(vae: Any, pictures: Tensor):
     """The posterior of pictures [n, 4, h, w] in [0, 1], in float32 whatever the VAE computes in.
 
     A VAE for RGB sees their colours alone, just as an opaquely initialised one does.
@@ -104,7 +105,7 @@ def encode(vae: nn.Module, pictures: Tensor):
     return type(posterior)(posterior.parameters.float())
 
 
-def decode(vae: nn.Module, latent: Tensor) -> Tensor:
+def decode(vae: Any, latent: Tensor) -> Tensor:
     """Pictures [n, 4, h, w] of raw latents [n, 16, 1, h/8, w/8], in float32 and not clamped.
 
     The VAE's own `decode` clamps, and no gradient comes back from what lies beyond: after an opaque start, from every
