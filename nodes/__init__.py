@@ -7,7 +7,7 @@ defaults.
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from .adapters import folders
+from .adapters import model_folders
 from .alpha import OmniAlphaAlpha
 from .composite_layers import OmniAlphaCompositeLayers
 from .decode_layers import OmniAlphaDecodeLayers
@@ -60,5 +60,5 @@ class OmniAlphaExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> ComfyExtension:
     """Called by ComfyUI once the pack is imported, in every release; `ComfyExtension.on_load` only since 0.14."""
-    folders.register()
+    model_folders.register()
     return OmniAlphaExtension()

@@ -3,7 +3,7 @@
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha import layers as operations
+from ..omnialpha.layers import compositing as operations
 from .adapters.images import to_image, to_layers, transparency
 from .adapters.inputs import OPAQUE, TRANSPARENT, clean_input, white_is_transparent
 from .adapters.wires import CATEGORY

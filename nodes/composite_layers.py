@@ -4,7 +4,7 @@ from comfy_api.v0_0_2 import io
 from PIL import ImageColor
 
 from ..omnialpha.errors import OmniAlphaError
-from ..omnialpha.layers import flatten, opaque, squares
+from ..omnialpha.layers.compositing import flatten, opaque, squares
 from .adapters.images import to_bytes_exactly, to_image, to_layers
 from .adapters.inputs import chosen
 from .adapters.wires import CATEGORY

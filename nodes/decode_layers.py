@@ -2,9 +2,10 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha import layers as operations
 from ..omnialpha.errors import OmniAlphaError
-from ..omnialpha.sequence import LayerSequence
+from ..omnialpha.layers import compositing as operations
+from ..omnialpha.layers.resizing import Frame
+from ..omnialpha.layers.sequence import LayerSequence
 from .adapters import layer_vae
 from .adapters.images import to_bytes_exactly, to_image, transparency
 from .adapters.inputs import mask_output, snap_input, tile_input
@@ -56,7 +57,7 @@ class OmniAlphaDecodeLayers(io.ComfyNode):
         return io.NodeOutput(to_image(layers), transparency(layers))
 
 
-def _frame(vae, samples, sequence: LayerSequence) -> operations.Frame:
+def _frame(vae, samples, sequence: LayerSequence) -> Frame:
     """The way back from the latent's size into the sequence's frame.
 
     Raises:
@@ -81,4 +82,4 @@ def _frame(vae, samples, sequence: LayerSequence) -> operations.Frame:
         return fitted.frame
     # A VAE from a loader of its own says nothing about sizes; the latent itself does.
     source = tuple(sequence.layers[0].shape[1:]) if sequence.layers else sequence.size or size
-    return operations.Frame(source, size, sequence.fit)
+    return Frame(source, size, sequence.fit)

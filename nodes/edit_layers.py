@@ -2,8 +2,8 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha.arranging import arrange, arrange_names, parse_order
-from ..omnialpha.files.names import distinct, parse_names
+from ..omnialpha.files.names import arrange_names, distinct, parse_names
+from ..omnialpha.layers.arranging import arrange, parse_order
 from .adapters.images import names_of, to_image, to_layers, transparency
 from .adapters.inputs import mask_output
 from .adapters.wires import CATEGORY

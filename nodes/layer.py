@@ -3,7 +3,7 @@
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha import layers as operations
+from ..omnialpha.layers import compositing as operations
 from .adapters.images import check_same_size, is_stand_in, to_image, to_layers, to_planes
 from .adapters.inputs import TRANSPARENT, clean_input, one_each, polarity_input, white_is_transparent
 from .adapters.wires import CATEGORY

@@ -2,9 +2,9 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha.checkpoint_folder import Checkpoint
-from ..omnialpha.vae_weights import read_statistics
-from .adapters import folders
+from ..omnialpha.checkpoint.folder import Checkpoint
+from ..omnialpha.checkpoint.vae_keys import read_statistics
+from .adapters import model_folders
 from .adapters.layer_vae import load_vae
 from .adapters.lora import apply_lora
 from .adapters.settings import attach
@@ -18,7 +18,7 @@ class OmniAlphaLoadCheckpoint(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        names = folders.checkpoint_names()
+        names = model_folders.checkpoint_names()
         return io.Schema(
             node_id="OmniAlphaLoadCheckpoint",
             display_name="OmniAlpha Load Checkpoint",
@@ -47,7 +47,7 @@ class OmniAlphaLoadCheckpoint(io.ComfyNode):
 
     @classmethod
     def execute(cls, checkpoint) -> io.NodeOutput:
-        found = Checkpoint(folders.checkpoint_folder(checkpoint)).check()
+        found = Checkpoint(model_folders.checkpoint_folder(checkpoint)).check()
         statistics = read_statistics(found.vae)
         vae = load_vae(found.vae, f"{checkpoint}/{found.vae.name}")
         clip = load_text_encoder(found.folder / "text_encoder", found.folder / "tokenizer")

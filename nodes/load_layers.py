@@ -4,11 +4,11 @@ from comfy_api.v0_0_2 import io
 
 from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.files.formats import read_stack
-from ..omnialpha.layers import clean_hidden as without_hidden
+from ..omnialpha.layers.compositing import clean_hidden as without_hidden
 from .adapters.images import to_image, transparency
+from .adapters.input_files import input_file, input_files, stamp
 from .adapters.inputs import clean_input, mask_output
 from .adapters.note import doubts_shown
-from .adapters.places import input_file, input_files, stamp
 from .adapters.wires import CATEGORY
 
 

@@ -4,10 +4,10 @@ from comfy_api.v0_0_2 import io
 
 from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.files.formats import list_pictures, read_pictures, read_stack
-from ..omnialpha.layers import clean_hidden as without_hidden
+from ..omnialpha.layers.compositing import clean_hidden as without_hidden
 from .adapters.images import to_image, transparency
+from .adapters.input_files import SOURCES, confined, root, stamp
 from .adapters.inputs import clean_input
-from .adapters.places import SOURCES, confined, root, stamp
 from .adapters.wires import CATEGORY
 
 

@@ -2,7 +2,7 @@
 
 from comfy_api.v0_0_2 import io
 
-from .adapters import folders
+from .adapters import model_folders
 from .adapters.layer_vae import load_vae
 from .adapters.wires import CATEGORY
 
@@ -20,7 +20,7 @@ class OmniAlphaLoadVAE(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "vae_name",
-                    options=folders.vae_names(),
+                    options=model_folders.vae_names(),
                     tooltip="A file of models/vae, or one with 'vae' in its path under models/omnialpha.",
                 ),
                 io.Boolean.Input(
@@ -35,4 +35,4 @@ class OmniAlphaLoadVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name, opaque_init) -> io.NodeOutput:
-        return io.NodeOutput(load_vae(folders.vae_path(vae_name), vae_name, opaque_init))
+        return io.NodeOutput(load_vae(model_folders.vae_path(vae_name), vae_name, opaque_init))

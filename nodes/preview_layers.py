@@ -3,8 +3,8 @@
 from comfy_api.v0_0_2 import io
 
 from ..omnialpha.files.names import label_layers
-from .adapters.files import save_layers
 from .adapters.images import names_of, to_layers
+from .adapters.output_pictures import save_layers
 from .adapters.wires import CATEGORY
 
 

@@ -4,7 +4,7 @@ import comfy.model_management
 from comfy_api.v0_0_2 import io
 
 from ..omnialpha.errors import OmniAlphaError
-from ..omnialpha.refining import refine, seen_size
+from ..omnialpha.layers.refining import refine, seen_size
 from .adapters.images import object_planes, to_bytes_exactly, to_image, to_layers, to_planes, transparency
 from .adapters.inputs import OPAQUE, mask_output, one_each, polarity_input
 from .adapters.note import show_note

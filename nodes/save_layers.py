@@ -2,10 +2,11 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha.files.formats import FORMATS, Stack
+from ..omnialpha.files.formats import FORMATS
 from ..omnialpha.files.names import parse_names
+from ..omnialpha.files.stack import Stack
 from .adapters.images import names_of, to_layers
-from .adapters.saving import save_stack
+from .adapters.output_stacks import save_stack
 from .adapters.wires import CATEGORY
 
 

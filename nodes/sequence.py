@@ -5,7 +5,7 @@ import sys
 from comfy_api.v0_0_2 import io
 
 from ..omnialpha.errors import OmniAlphaError
-from ..omnialpha.sequence import LayerSequence
+from ..omnialpha.layers.sequence import LayerSequence
 from .adapters.images import to_layers
 from .adapters.inputs import explicit_size, fit_input, size_inputs
 from .adapters.wires import CATEGORY, Sequence

@@ -2,7 +2,8 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..omnialpha.sampling import Schedule, sigmas
+from ..omnialpha.checkpoint.schedule import Schedule
+from ..omnialpha.model.sampling import sigmas
 from .adapters.inputs import steps_input
 from .adapters.layer_vae import layer_latents
 from .adapters.settings import settings_of, stated_settings

@@ -3,11 +3,11 @@
 import comfy.samplers
 from comfy_api.v0_0_2 import io
 
+from ..omnialpha.checkpoint.settings import Settings
 from ..omnialpha.errors import OmniAlphaError
-from ..omnialpha.layers import flatten
+from ..omnialpha.layers.compositing import flatten
+from ..omnialpha.model.sampling import sigmas
 from ..omnialpha.request import Plan, Request
-from ..omnialpha.sampling import sigmas
-from ..omnialpha.settings import Settings
 from ..omnialpha.tasks import ROLES, TASKS, Task, by_family, get_task
 from .adapters import layer_vae
 from .adapters.conditioning import condition

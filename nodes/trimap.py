@@ -4,10 +4,10 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ..omnialpha.errors import OmniAlphaError
-from ..omnialpha.layers import grey_layer, trimap
-from .adapters.files import save_layers
+from ..omnialpha.layers.compositing import grey_layer, trimap
 from .adapters.images import object_planes, to_image, to_layers
 from .adapters.inputs import OPAQUE, polarity_input
+from .adapters.output_pictures import save_layers
 from .adapters.wires import CATEGORY
 
 

@@ -18,18 +18,18 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "OmniAlphaError": "errors",
-    "Checkpoint": "checkpoint_folder",
+    "Checkpoint": "checkpoint.folder",
     "OmniAlphaPipeline": "pipeline",
     "Request": "request",
     "TASKS": "tasks",
     "get_task": "tasks",
-    "read_layer": "layers",
-    "write_layer": "layers",
-    "flatten": "layers",
-    "over": "layers",
-    "LayerSequence": "sequence",
-    "install_rope": "rope",
-    "load_vae": "vae",
+    "read_layer": "files.pictures",
+    "write_layer": "files.pictures",
+    "flatten": "layers.compositing",
+    "over": "layers.compositing",
+    "LayerSequence": "layers.sequence",
+    "install_rope": "model.rope",
+    "load_vae": "model.vae",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import OmniAlphaError
-from .layers import flatten, over_colour
+from .layers.compositing import flatten, over_colour
 
 # Black, white, grey, the three primaries and their complements, in [0, 1].
 NINE = torch.tensor([

@@ -17,12 +17,14 @@ import torch
 from diffusers import DiffusionPipeline
 from einops import rearrange
 
-from .checkpoint import MICRO
-from .checkpoint_folder import Checkpoint
+from .checkpoint.folder import Checkpoint
+from .checkpoint.lora import apply_lora
+from .checkpoint.settings import FILE_NAME, Settings
+from .checkpoint.weights import MICRO
 from .checks import check_finite
 from .errors import Cancelled, OmniAlphaError, OmniAlphaWarning
 from .files.writing import write_json
-from .loading import (
+from .model.loading import (
     check_parts,
     load_scheduler,
     load_text_encoder,
@@ -31,14 +33,12 @@ from .loading import (
     stored_dtype,
     summary,
 )
-from .lora import apply_lora
+from .model.sampling import denoise, guide, initial_noise, model_time, sigmas
+from .model.single_frame import SCALE
+from .model.text import encode_prompt
+from .model.tokens import pack, patchify, unpack
+from .model.vae import decode_layers, encode_layers, load_vae
 from .request import Plan, Request
-from .sampling import denoise, guide, initial_noise, model_time, sigmas
-from .sequence import pack, patchify, unpack
-from .settings import FILE_NAME, Settings
-from .text import encode_prompt
-from .vae import decode_layers, encode_layers, load_vae
-from .vae_frames import SCALE
 
 Preview = Callable[[], list[torch.Tensor]]
 Callback = Callable[[int, int, Preview], object]
@@ -218,3 +218,24 @@ def _report(lora: Path, unmatched: list[str]) -> None:
             OmniAlphaWarning,
             stacklevel=3,
         )
+
+
+def load(checkpoint, device: torch.device, *, lora_scale: float = 1.0, offload: bool = False):
+    """The pipeline on a device, without the libraries' progress bars.
+
+    Args:
+        checkpoint: a `Checkpoint`, "micro" or the path of one.
+        offload: leave the parts in main memory and bring each one in while it works.
+    """
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+    pipeline = OmniAlphaPipeline.from_pretrained(checkpoint, lora_scale=lora_scale)
+    if offload and device.type != "cpu":
+        pipeline.enable_model_cpu_offload(device=device)
+        return pipeline
+    return pipeline.to(device)

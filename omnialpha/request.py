@@ -14,17 +14,15 @@ import torch
 from PIL import Image
 
 from . import __version__
-from .checks import Size, check_finite, check_layer, check_plane, check_whole, is_whole
+from .checkpoint.settings import Settings
+from .checks import Size, check_whole, is_whole
 from .errors import OmniAlphaError, OmniAlphaWarning
 from .files.names import default_names
-from .layers import clean_hidden, from_pil, grey_layer, opaque, read_layer, snap_alpha
-from .pictures import MAX_PIXELS
-from .sequence import FittedSequence, LayerSequence
-from .settings import Settings
+from .files.pictures import MAX_PIXELS, as_layer, as_plane
+from .layers.compositing import clean_hidden, grey_layer, snap_alpha
+from .layers.sequence import FittedSequence, LayerSequence
+from .model.text import check_words
 from .tasks import ROLES, TASKS, Task, fill, get_task
-from .text import check_words
-
-POLARITIES = ("white", "black", "alpha")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -174,46 +172,6 @@ class Plan:
             "snap_alpha": asked.snap,
             "keep_hidden": not asked.clean,
         }
-
-
-def as_layer(image, name: str = "The picture") -> torch.Tensor:
-    """A layer [4, H, W] from a layer, an RGB tensor [3, H, W], a PIL image or a file's path.
-
-    Raises:
-        OmniAlphaError: none of these, unreadable, or NaN in it.
-    """
-    if isinstance(image, (str, os.PathLike)):
-        return read_layer(image)
-    if isinstance(image, Image.Image):
-        return from_pil(image)
-    if not isinstance(image, torch.Tensor):
-        raise OmniAlphaError(f"{name} is a {type(image).__name__}, expected a tensor, a PIL image or a file's path.")
-    layer = image.detach().to("cpu")
-    if layer.ndim == 3 and layer.shape[0] == 3 and layer.is_floating_point():
-        layer = opaque(layer)
-    return check_finite(check_layer(layer, name), name).to(torch.float32).clamp(0, 1)
-
-
-def as_plane(guide, polarity: str = "white") -> torch.Tensor:
-    """A guide [H, W] in [0, 1] with 1 = object, from a plane, a layer, a PIL image or a file's path.
-
-    Args:
-        polarity: where the object is in a picture: "white" (brightness, transparent counts as black), "black" (the
-            opposite) or "alpha" (opacity).
-
-    Raises:
-        OmniAlphaError: see `as_layer`; or an unknown polarity.
-    """
-    if polarity not in POLARITIES:
-        raise OmniAlphaError(f"Unknown guide polarity '{polarity}', expected one of: {', '.join(POLARITIES)}.")
-    if isinstance(guide, torch.Tensor) and guide.ndim == 2:
-        plane = (
-            check_finite(check_plane(guide.detach().to("cpu"), "The guide"), "The guide").to(torch.float32).clamp(0, 1)
-        )
-    else:
-        layer = as_layer(guide, "The guide")
-        plane = layer[3] if polarity == "alpha" else layer[:3].mean(dim=0) * layer[3]
-    return 1 - plane if polarity == "black" else plane
 
 
 def _as_list(images) -> list:

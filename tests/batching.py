@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pretend import WORKFLOW, Clock, PretendServer
 
-from omnialpha.batch.board import Board
 from omnialpha.batch.jobs import Job, from_patterns, make_jobs
 from omnialpha.batch.journal import Journal
 from omnialpha.batch.naming import OWN
+from omnialpha.batch.queue import Board
 from omnialpha.batch.results import Folder
 from omnialpha.batch.runner import prepare
 from omnialpha.batch.worker import Limits, Worker

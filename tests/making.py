@@ -40,7 +40,8 @@ def make_materials(folder: Path) -> tuple[Path, Path]:
 
 def make_triplets(folder: Path, count: int = 16, **changes) -> Path:
     """A small data set of triplets, built by the builder."""
-    from omnialpha.data.build import BuildConfig, build
+    from omnialpha.data.build import build
+    from omnialpha.data.config import BuildConfig
 
     objects, backgrounds = make_materials(folder / "materials")
     settings = {"split": "all", "size": 64, "grid": 2, "aspects": ((1, 1),)} | changes

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from omnialpha.batch.outcome import Output, refusal
+from omnialpha.batch.history import Output, refusal
 from omnialpha.batch.results import Damaged
 from omnialpha.batch.server import Queue, Refused, ServerTrouble
 

@@ -176,11 +176,11 @@ def prompt(sizes: list[tuple[int, int]]) -> tuple[list[int], list[torch.Tensor]]
 def prompts(folder: Path) -> dict[str, torch.Tensor]:
     """{name}.ids, {name}.picture{i} and {name}.embeds [1, L, 48] of `PROMPTS`, the template's 64 tokens dropped.
 
-    The library's own: transformers' answer for such a prompt differs between its releases, see `omnialpha.text`.
+    The library's own: transformers' answer for such a prompt differs between its releases, see `omnialpha.model.text`.
     """
     from PIL import Image
 
-    from omnialpha.text import encode_ids
+    from omnialpha.model.text import encode_ids
 
     encoder, found = text_encoder(folder), {}
     for name, sizes in PROMPTS.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from omnialpha.cli import main
+from omnialpha.cli.main import main
 from omnialpha.train import transformer
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/accelerate/fsdp.yaml"

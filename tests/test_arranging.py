@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnialpha.arranging import arrange, arrange_names, parse_order
 from omnialpha.errors import OmniAlphaError
-from omnialpha.layers import flatten
+from omnialpha.files.names import arrange_names
+from omnialpha.layers.arranging import arrange, parse_order
+from omnialpha.layers.compositing import flatten
 
 ORDERS = {
     "": [[0], [1], [2]],

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from omnialpha.checkpoint import find_checkpoint
-from omnialpha.cli import main
+from omnialpha.checkpoint.settings import Settings
+from omnialpha.checkpoint.weights import find_checkpoint
+from omnialpha.cli.main import main
 from omnialpha.errors import OmniAlphaError
-from omnialpha.layers import read_layer
-from omnialpha.output import new_folder
+from omnialpha.files.pictures import read_layer
+from omnialpha.files.results import new_folder
 from omnialpha.request import Request
-from omnialpha.settings import Settings
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"

@@ -18,7 +18,7 @@ from pretend import BAD, WORKFLOW
 from pretend_http import HttpServer
 
 from omnialpha.batch import worker
-from omnialpha.cli import main
+from omnialpha.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 

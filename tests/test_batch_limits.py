@@ -6,7 +6,7 @@ import pytest
 from batching import Trial
 from pretend import PretendServer
 
-from omnialpha.batch.outcome import LIMITS
+from omnialpha.batch.history import LIMITS
 
 # Failures of the job itself, and after how many of them it is set aside; the others are the servers' fault.
 OWN = {

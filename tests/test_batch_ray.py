@@ -17,12 +17,12 @@ from PIL import Image
 from omnialpha.batch import ray_engine
 from omnialpha.batch.jobs import from_patterns, make_jobs
 from omnialpha.batch.journal import Journal
-from omnialpha.batch.painter import Changed, Painter
 from omnialpha.batch.ray_engine import Answer, Cluster, RayRun, RayWorker, Tally, task_graph
+from omnialpha.batch.ray_worker import Changed, Painter
 from omnialpha.batch.results import Folder
 from omnialpha.batch.runner import prepare
 from omnialpha.batch.workflow import Target
-from omnialpha.cli import main
+from omnialpha.cli.main import main
 from omnialpha.errors import OmniAlphaError
 
 TEMPLATE = "{job}-{index:02}-{node}"

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from omnialpha.batch.history import Output
 from omnialpha.batch.listener import Listener
-from omnialpha.batch.outcome import Output
 from omnialpha.batch.server import Server, ServerClosed, origin
 
 SECRETS = {"X-Api-Key": "secret", "Authorization": "Bearer secret", "Cookie": "session=secret"}

@@ -13,12 +13,12 @@ pytest.importorskip("upath", reason="pip install -r requirements-ray.txt")
 from fsspec.implementations.local import LocalFileSystem
 from upath import UPath
 
-from omnialpha.batch import remote
+from omnialpha.batch import addresses
 from omnialpha.batch.jobs import File, from_manifest, from_patterns, make_jobs, version
 from omnialpha.batch.journal import Journal, Result
 from omnialpha.batch.ray_engine import task_graph
 from omnialpha.batch.results import Folder
-from omnialpha.cli import main
+from omnialpha.cli.main import main
 from omnialpha.errors import OmniAlphaError
 from omnialpha.files.writing import DiskError
 
@@ -74,7 +74,7 @@ def test_a_file_that_changes_is_another_version(bucket):
 
 
 def test_without_a_sign_in_the_listing_the_content_is_read(bucket, monkeypatch):
-    monkeypatch.setattr(remote, "SIGNS", ())
+    monkeypatch.setattr(addresses, "SIGNS", ())
     fill(bucket, "a.png", "b.png")
     first = version(bucket / "a.png")
     (bucket / "a.png").write_bytes(b"a.pnG")  # as long
@@ -84,14 +84,14 @@ def test_without_a_sign_in_the_listing_the_content_is_read(bucket, monkeypatch):
 
 def test_writing_never_overwrites(bucket):
     path = bucket / "new/sub/a.png"
-    assert remote.put(b"whole", path) and path.read_bytes() == b"whole"
+    assert addresses.put(b"whole", path) and path.read_bytes() == b"whole"
     for taken in (b"whole", b"other", b"longer than whole"):
         path.write_bytes(taken)
-        assert not remote.put(b"whole", path) and path.read_bytes() == taken
+        assert not addresses.put(b"whole", path) and path.read_bytes() == taken
     for cut in (b"", b"who"):  # left by a run stopped while writing
         path.write_bytes(cut)
-        assert remote.put(b"whole", path) and path.read_bytes() == b"whole"
-    assert not remote.put(b"whole", bucket / "new")
+        assert addresses.put(b"whole", path) and path.read_bytes() == b"whole"
+    assert not addresses.put(b"whole", bucket / "new")
 
 
 def picture(colour) -> bytes:
@@ -156,12 +156,12 @@ def test_an_address_nothing_reaches_says_what_to_install(address, words, monkeyp
 
     monkeypatch.setitem(sys.modules, "paramiko", None)  # as where it is not installed
     with pytest.raises(OmniAlphaError, match=words):
-        remote.locate(address)
+        addresses.locate(address)
 
 
 def test_paths_of_this_machine_are_no_addresses(tmp_path):
-    assert not any(map(remote.is_address, (tmp_path, "a/b.png", "C:\\a.png", "~/a", 3)))
-    assert isinstance(remote.locate("~/a"), Path)
+    assert not any(map(addresses.is_address, (tmp_path, "a/b.png", "C:\\a.png", "~/a", 3)))
+    assert isinstance(addresses.locate("~/a"), Path)
 
 
 def test_the_command_asks_where_the_journal_goes(bucket, monkeypatch, capsys):

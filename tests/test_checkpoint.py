@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from omnialpha import checkpoint
-from omnialpha.checkpoint_folder import Checkpoint
+from omnialpha.checkpoint import weights as checkpoint
+from omnialpha.checkpoint.folder import Checkpoint
 from omnialpha.errors import OmniAlphaError
 from omnialpha.json_files import read_json
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from omnialpha.checkpoint import find_checkpoint
-from omnialpha.cli import build_parser, main
-from omnialpha.layers import read_layer, to_uint8
+from omnialpha.checkpoint.weights import find_checkpoint
+from omnialpha.cli.main import build_parser, main
+from omnialpha.files.pictures import read_layer, to_uint8
 from omnialpha.pipeline import OmniAlphaPipeline
 from omnialpha.tasks import TASKS
 
@@ -114,7 +114,7 @@ def test_tasks_table(capsys):
 def test_tasks_and_help_import_nothing_heavy():
     code = """if True:
         import sys
-        from omnialpha.cli import main
+        from omnialpha.cli.main import main
 
         main(["tasks"])
         assert not {"torch", "numpy", "PIL", "diffusers", "transformers"} & set(sys.modules)

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from stacks import NAMES, example, same
 
-from omnialpha.cli import build_parser, main
+from omnialpha.cli.main import build_parser, main
 from omnialpha.files.formats import read_stack, write_stack
-from omnialpha.layers import flatten, grey_layer, read_layer, write_layer
-from omnialpha.output import write_layers
-from omnialpha.refining import refine
+from omnialpha.files.pictures import read_layer, write_layer
+from omnialpha.files.results import write_layers
+from omnialpha.layers.compositing import flatten, grey_layer
+from omnialpha.layers.refining import refine
 
 
 def test_there_and_back(tmp_path, capsys):

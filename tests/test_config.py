@@ -8,7 +8,7 @@ import pytest
 from omnialpha.config import read_config, to_dict
 from omnialpha.errors import OmniAlphaError
 from omnialpha.train.config import TransformerConfig
-from omnialpha.train.vae_config import VAEConfig
+from omnialpha.train.vae.config import VAEConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from omnialpha.data.backgrounds import (
+from omnialpha.data.backgrounds import (  # fmt: skip
     HELD_OUT,
     ODD_PHOTOS,
     PATTERNS,
@@ -15,11 +15,11 @@ from omnialpha.data.backgrounds import (
     draw_texture,
     load_photos,
     smooth_noise,
-)  # fmt: skip
+)
 from omnialpha.data.compose import CHANCES, EFFECTS, Composer, ObjectBank, composite
 from omnialpha.data.examples import opaque
 from omnialpha.data.guides import draw_coarse_mask, draw_mask, draw_trimap
-from omnialpha.data.objects import (
+from omnialpha.data.objects import (  # fmt: skip
     IMAGES,
     NAMES,
     ObjectFile,
@@ -29,7 +29,7 @@ from omnialpha.data.objects import (
     glyph_objects,
     load_object,
     split_of,
-)  # fmt: skip
+)
 from omnialpha.errors import OmniAlphaError
 
 

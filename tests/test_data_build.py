@@ -13,9 +13,10 @@ import pytest
 from making import draw_object, edit_records, make_materials, make_triplets
 from PIL import Image
 
-from omnialpha.cli import main
-from omnialpha.data.build import BuildConfig, build, read_build
+from omnialpha.cli.main import main
+from omnialpha.data.build import build, read_build
 from omnialpha.data.compose import composite
+from omnialpha.data.config import BuildConfig
 from omnialpha.data.examples import read_rgba
 from omnialpha.data.filter import FilterLimits, filter_data
 from omnialpha.data.objects import folder_objects

@@ -16,7 +16,7 @@ from omnialpha.data.examples import SizeRule, derive, read_rgba, tasks_of, to_la
 from omnialpha.data.records import StackRecord, Supervised, read_records
 from omnialpha.data.stream import ExampleStream
 from omnialpha.errors import OmniAlphaError
-from omnialpha.layers import flatten, over_colour
+from omnialpha.layers.compositing import flatten, over_colour
 from omnialpha.tasks import GUIDES, TASKS
 
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from omnialpha import demo as module
-from omnialpha.demo_scenes import SIZE, load_scenes
+from omnialpha.cli import demo as module
+from omnialpha.cli.demo_scenes import SIZE, load_scenes
 from omnialpha.errors import OmniAlphaError
-from omnialpha.layers import over, read_layer
-from omnialpha.sheet import CELL, Sheet
+from omnialpha.files.pictures import read_layer
+from omnialpha.files.sheet import CELL, Sheet
+from omnialpha.layers.compositing import over
 from omnialpha.tasks import FAMILIES, get_task
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from making import edit_records, make_triplets
 
-from omnialpha.cli import main
+from omnialpha.cli.main import main
 from omnialpha.data.records import read_records
 from omnialpha.errors import OmniAlphaError
 from omnialpha.evaluation.cases import draw_answer, make_case, refine_answer
@@ -19,7 +19,7 @@ from omnialpha.evaluation.classical import cut_out
 from omnialpha.evaluation.measures import NAIVE, deciding, is_open, measure, measures_of, naive_methods
 from omnialpha.evaluation.results import GIVEN, METHODS, Results
 from omnialpha.evaluation.run import LINES, evaluate, values_of
-from omnialpha.layers import read_layer, write_layer
+from omnialpha.files.pictures import read_layer, write_layer
 from omnialpha.pipeline import OmniAlphaPipeline
 from omnialpha.tasks import TASKS
 

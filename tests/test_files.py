@@ -15,9 +15,10 @@ from stacks import NAMES, TEXT, example, same
 from omnialpha.errors import OmniAlphaError, OmniAlphaWarning
 from omnialpha.files import packages, psd, stack
 from omnialpha.files.formats import FORMATS, paths_of, read_stack, write_stack
+from omnialpha.files.pictures import read_layer, write_layer
 from omnialpha.files.stack import place
 from omnialpha.files.writing import write_new
-from omnialpha.layers import flatten, over_colour, read_layer, write_layer
+from omnialpha.layers.compositing import flatten, over_colour
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -13,7 +13,8 @@ import torch
 from stacks import example, same
 
 from omnialpha.files.formats import write_stack
-from omnialpha.layers import flatten, over_colour, read_layer
+from omnialpha.files.pictures import read_layer
+from omnialpha.layers.compositing import flatten, over_colour
 
 
 def imagemagick() -> str | None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from omnialpha.checkpoint import find_checkpoint
-from omnialpha.checkpoint_folder import Checkpoint
+from omnialpha.checkpoint.folder import Checkpoint
+from omnialpha.checkpoint.weights import find_checkpoint
 from omnialpha.errors import OmniAlphaError
-from omnialpha.loading import load_text_encoder, load_tokenizer
+from omnialpha.model.loading import load_text_encoder, load_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = """
@@ -88,7 +88,7 @@ def test_a_text_encoder_with_code_is_refused(hostile, asked):
 @pytest.mark.parametrize("hostile", list(HOSTILE)[:2], indirect=True)
 def test_without_our_own_look_transformers_does_not_ask_either(hostile, asked, monkeypatch):
     """The loader's own answer to what we do not know to look for: without that code, or not at all."""
-    monkeypatch.setattr("omnialpha.foreign_code.refuse_code", lambda _: None)
+    monkeypatch.setattr("omnialpha.checkpoint.foreign_code.refuse_code", lambda _: None)
     with contextlib.suppress(OmniAlphaError):
         load_tokenizer(Checkpoint(hostile))
     assert not asked and not (hostile.parent / "ran").exists()

@@ -25,7 +25,7 @@ IMPORT_NAME = {
 EXTRAS = [
     ({"train", "data", "evaluation", "config.py", "metrics.py"}, "requirements-train.txt"),
     ({"batch"}, "requirements-batch.txt"),
-    ({"ray_engine.py", "remote.py"}, "requirements-ray.txt"),
+    ({"ray_engine.py", "addresses.py"}, "requirements-ray.txt"),
 ]
 
 
@@ -175,7 +175,8 @@ def test_the_nodes_need_no_diffusers():
 
 def test_importing_the_library_is_light():
     """The nodes import these at ComfyUI's start-up; heavy packages wait until something needs them."""
-    rooms = ["layers", "rope", "sequence", "sampling", "tasks", "settings", "checkpoint", "vae", "text"]
+    rooms = ["layers.compositing", "model.rope", "layers.sequence", "model.sampling", "tasks", "checkpoint.settings",
+             "checkpoint.weights", "model.vae", "model.text"]  # fmt: skip
     code = f"""import importlib, sys
 for name in {rooms!r}: importlib.import_module("omnialpha." + name)
 print(sorted({HEAVY!r} & {{module.split(".")[0] for module in sys.modules}}))"""
@@ -262,3 +263,110 @@ def test_workflow_is_made_for_reading(path: Path):
 def test_every_export_has_its_workflow():
     orphans = {p.name for p in (ROOT / "workflows/api").glob("*.json")} - {p.name for p in WORKFLOWS}
     assert not orphans, f"workflows/api holds exports of workflows that are gone: {orphans}"
+
+
+# Which rooms a room may import; what is in none of them is a file of the ground floor, which everybody may use.
+GROUND = {"checks", "config", "device", "errors", "json_files", "metrics", "progress", "tasks"}
+GROUND_MAY = {"metrics": {"layers"}}
+BELOW = {
+    "checkpoint": set(),
+    "layers": {"checkpoint"},
+    "files": {"layers", "checkpoint"},
+    "model": {"layers", "checkpoint"},
+}
+BELOW["request"] = {"model", "files", *BELOW["model"], *BELOW["files"]}
+BELOW["pipeline"] = {"request", *BELOW["request"]}
+BESIDE = {
+    "batch": set(),
+    "data": set(),
+    "train": {"data"},
+    "evaluation": {"data"},
+}
+ROOMS = BELOW | {room: {"pipeline", *BELOW["pipeline"], *beside} for room, beside in BESIDE.items()}
+ROOMS["cli"] = set(ROOMS)
+ROOMS["__main__"] = {"cli"}
+
+
+@lru_cache
+def modules() -> dict[str, Path]:
+    """Dotted name -> file of everything in the library and the nodes."""
+    files = python_files("omnialpha", "nodes")
+    names = {path: path.relative_to(ROOT).with_suffix("").parts for path in files}
+    return {".".join(parts[:-1] if parts[-1] == "__init__" else parts): path for path, parts in names.items()}
+
+
+@lru_cache
+def arrows() -> tuple[tuple[str, str, str], ...]:
+    """(module, imported module, imported name or "") of every relative import, lazy ones too."""
+    rows = []
+    for name, path in modules().items():
+        package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = package[: len(package) - node.level + 1] + (node.module or "").split(".") * bool(node.module)
+                for alias in node.names:
+                    full = ".".join([*base, alias.name])
+                    rows.append((name, full, "") if full in modules() else (name, ".".join(base), alias.name))
+    return tuple(rows)
+
+
+def room(name: str) -> str:
+    """The room of a module: its folder, or the module itself; "" for the library's own face."""
+    parts = name.split(".")
+    return parts[0] if parts[0] == "nodes" else parts[1] if len(parts) > 1 else ""
+
+
+def test_imports_go_down_the_house():
+    wrong = {}
+    for source, target, _ in arrows():
+        above, below = room(source), room(target)
+        if above in ("nodes", below) or below in (*GROUND, ""):
+            continue
+        if below not in (GROUND_MAY if above in GROUND else ROOMS).get(above, ()):
+            wrong[source] = target
+    assert not wrong, f"cli -> pipeline -> request -> model, files -> layers -> checkpoint, checks; see ROOMS: {wrong}"
+    known = {*GROUND, *ROOMS, "nodes", "", "__init__", "__main__"}
+    homeless = [name for name in modules() if room(name) not in known]
+    assert not homeless, f"put these into a room, or name them in GROUND: {homeless}"
+
+
+def test_nodes_stay_out_of_what_stands_beside():
+    wrong = {source: target for source, target, _ in arrows() if room(source) == "nodes" and room(target) in BESIDE}
+    assert not wrong, f"nodes need the method alone: {wrong}"
+
+
+def test_no_circles():
+    """Where leaves are taken away again and again, circles are what is left."""
+    graph = {name: {target for source, target, _ in arrows() if source == name} for name in modules()}
+    while leaves := [name for name, targets in graph.items() if not targets & graph.keys()]:
+        for leaf in leaves:
+            del graph[leaf]
+    assert not graph, f"these import each other, or what does: {sorted(graph)}"
+
+
+def test_a_name_has_one_door():
+    """Names are imported from where they are defined; only the library's face offers them a second time."""
+    own = {}
+    for name, path in modules().items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        own[name] = {node.id for top in tree.body for node in ast.walk(top) if isinstance(node, ast.Name)
+                     and isinstance(node.ctx, ast.Store)}  # fmt: skip
+        own[name] |= {top.name for top in tree.body if hasattr(top, "name")}
+    others = [(source, target, name) for source, target, name in arrows() if name and name not in own[target]]
+    assert not others, f"import these from their own module: {others}"
+    faces = [show(path) for name, path in modules().items() if "\n__all__ = " in path.read_text(encoding="utf-8")]
+    assert faces == ["omnialpha/__init__.py"], f"one face is enough: {faces}"
+
+
+MOST_BY_POSITION = 5
+
+
+def test_calls_carry_few_values_by_position():
+    """A swapped line among many values is silent; names are not."""
+    long = []
+    for path in modules().values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                given = [value for value in node.args if not isinstance(value, ast.Starred)]
+                long += [show(path, node.lineno)] * (len(given) > MOST_BY_POSITION)
+    assert not long, f"more than {MOST_BY_POSITION} values by position, give the others their names: {long}"

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omnialpha.changes import changed, difference, fitted, patch_weight, spread_out
 from omnialpha.errors import Cancelled, OmniAlphaError
-from omnialpha.keeping import keep_pixels, matte_trimap
-from omnialpha.layers import clean_hidden, flatten, over, trimap
+from omnialpha.layers.changes import changed, difference, fitted, patch_weight, spread_out
+from omnialpha.layers.compositing import clean_hidden, flatten, over, trimap
+from omnialpha.layers.keeping import keep_pixels, matte_trimap
+from omnialpha.layers.regions import grow, reached, shrink
+from omnialpha.layers.resizing import resize
 from omnialpha.metrics import alpha_mse, nine_psnr
-from omnialpha.regions import grow, reached, shrink
-from omnialpha.resizing import resize
 from omnialpha.tasks import TASKS
 
 SIZE, SEEN = (96, 96), (24, 24)

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from omnialpha import layers
 from omnialpha.errors import OmniAlphaError
-from omnialpha.layers import Frame, fit_size, flatten, over, resize, resize_plane, to_linear, to_srgb, trimap
+from omnialpha.files.pictures import from_pil, to_pil, to_uint8
+from omnialpha.layers import compositing
+from omnialpha.layers.compositing import flatten, over, to_linear, to_srgb, trimap
+from omnialpha.layers.resizing import Frame, fit_size, resize, resize_plane
 
 side = st.integers(1, 40)
 seeds = st.integers(0, 2**32)
@@ -56,8 +58,8 @@ def test_over_is_associative(height, width, seed):
 @given(side, side, seeds)
 def test_over_matches_pil(height, width, seed):
     top, bottom = random_layer(height, width, seed), random_layer(height, width, seed + 1)
-    theirs = layers.from_pil(Image.alpha_composite(layers.to_pil(bottom), layers.to_pil(top)))
-    ours = over(*(layers.from_pil(layers.to_pil(layer)) for layer in (top, bottom)))
+    theirs = from_pil(Image.alpha_composite(to_pil(bottom), to_pil(top)))
+    ours = over(*(from_pil(to_pil(layer)) for layer in (top, bottom)))
     close(premultiplied(ours), premultiplied(theirs), 2.5 / 255)
 
 
@@ -79,17 +81,17 @@ def test_over_survives_the_smallest_alpha():
 
 def test_over_colour_and_checkerboard():
     layer = random_layer(20, 20)
-    close(layers.over_colour(layer), layer[:3] * layer[3:] + 1 - layer[3:])
-    close(layers.over_colour(layer, (0, 0, 0)), layer[:3] * layer[3:])
-    board = layers.checkerboard(torch.zeros(4, 20, 20), cell=8)
+    close(compositing.over_colour(layer), layer[:3] * layer[3:] + 1 - layer[3:])
+    close(compositing.over_colour(layer, (0, 0, 0)), layer[:3] * layer[3:])
+    board = compositing.checkerboard(torch.zeros(4, 20, 20), cell=8)
     assert board.shape == (3, 20, 20) and board.unique().numel() == 2
     assert board[0, 0, 0] == board[0, 7, 7] == board[0, 8, 8] != board[0, 0, 8]
-    close(layers.checkerboard(layers.opaque(layer[:3])), layer[:3])
+    close(compositing.checkerboard(compositing.opaque(layer[:3])), layer[:3])
 
 
 def test_opaque_and_grey():
     mask = torch.rand(3, 5)
-    grey = layers.grey_layer(mask)
+    grey = compositing.grey_layer(mask)
     assert grey.shape == (4, 3, 5) and grey[3].eq(1).all()
     assert all(torch.equal(grey[i], mask) for i in range(3))
 
@@ -97,16 +99,16 @@ def test_opaque_and_grey():
 def test_clean_hidden_blackens_what_8_bits_do_not_show():
     alpha = torch.tensor([0, 0.4 / 255, 0.5 / 255, 0.6 / 255, 1.0])
     layer = torch.cat([torch.ones(3, 1, 5), alpha[None, None]])
-    clean = layers.clean_hidden(layer)
+    clean = compositing.clean_hidden(layer)
     assert clean[:3, 0].tolist() == [[0, 0, 0, 1, 1]] * 3 and torch.equal(clean[3], layer[3])
-    hidden = layers.to_uint8(clean)
+    hidden = to_uint8(clean)
     assert not hidden[..., :3][hidden[..., 3] == 0].any()
 
 
 def test_snap_alpha():
     alpha = torch.tensor([0, 5, 5.6, 128, 249.4, 249.6, 255]) / 255
     layer = torch.cat([torch.rand(3, 1, 7), alpha[None, None]])
-    snapped = layers.snap_alpha(layer)
+    snapped = compositing.snap_alpha(layer)
     close(snapped[3, 0] * 255, torch.tensor([0, 0, 5.6, 128, 249.4, 255, 255]))
     assert torch.equal(snapped[:3], layer[:3])
 
@@ -180,7 +182,7 @@ def test_resizing_stays_in_range_and_opaque(height, width, to_height, to_width, 
     layer = random_layer(height, width, seed)
     result = resize(layer, (to_height, to_width))
     assert result.min() >= 0 and result.max() <= 1
-    opaque = resize(layers.opaque(layer[:3]), (to_height, to_width))
+    opaque = resize(compositing.opaque(layer[:3]), (to_height, to_width))
     assert opaque[3].eq(1).all()
     plane = resize_plane(layer[3], (to_height, to_width))
     assert plane.shape == (to_height, to_width) and plane.min() >= 0 and plane.max() <= 1
@@ -194,13 +196,13 @@ def test_resizing_to_its_own_size_is_nothing():
 def test_resizing_keeps_plain_colours_and_gradients():
     plain = torch.tensor([0.2, 0.4, 0.6, 0.5])[:, None, None].expand(4, 30, 20)
     close(resize(plain, (64, 48)), plain[:, :1, :1].expand(4, 64, 48))
-    ramp = layers.opaque(torch.linspace(0, 1, 64).expand(3, 64, 64))
+    ramp = compositing.opaque(torch.linspace(0, 1, 64).expand(3, 64, 64))
     close(resize(resize(ramp, (96, 96)), (64, 64)), ramp, 0.01)
 
 
 def test_shrinking_averages():
     """Without antialiasing a fine pattern would give stripes."""
-    lines = layers.opaque((torch.arange(64) % 2).float().expand(3, 64, 64))
+    lines = compositing.opaque((torch.arange(64) % 2).float().expand(3, 64, 64))
     close(resize(lines, (8, 8))[:3, :, 1:-1], torch.full((3, 8, 6), 0.5), 0.03)
 
 
@@ -272,11 +274,11 @@ def test_extreme_pictures_fit():
     [
         (lambda: over(torch.zeros(4, 2, 3), torch.zeros(4, 3, 2)), "3x2 over 2x3"),
         (lambda: flatten([]), "no layers"),
-        (lambda: layers.opaque(torch.zeros(4, 2, 2)), r"\[3, height, width\]"),
-        (lambda: layers.grey_layer(torch.zeros(1, 2, 2)), r"\[1, 2, 2\]"),
-        (lambda: layers.clean_hidden(torch.zeros(3, 2, 2)), r"\[3, 2, 2\]"),
-        (lambda: layers.clean_hidden([[0.0]]), "got list"),
-        (lambda: layers.snap_alpha(torch.zeros(4, 2, 2), 250, 5), "low = 250"),
+        (lambda: compositing.opaque(torch.zeros(4, 2, 2)), r"\[3, height, width\]"),
+        (lambda: compositing.grey_layer(torch.zeros(1, 2, 2)), r"\[1, 2, 2\]"),
+        (lambda: compositing.clean_hidden(torch.zeros(3, 2, 2)), r"\[3, 2, 2\]"),
+        (lambda: compositing.clean_hidden([[0.0]]), "got list"),
+        (lambda: compositing.snap_alpha(torch.zeros(4, 2, 2), 250, 5), "low = 250"),
         (lambda: trimap(torch.zeros(2, 2), -1), "-1 pixels"),
         (lambda: resize(torch.zeros(4, 2, 2), (0, 5)), r"\(0, 5\)"),
         (lambda: resize(torch.zeros(4, 2, 2), (5,)), r"\(5,\)"),

@@ -12,10 +12,10 @@ from reference import TOLERANCE
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from omnialpha.checkpoint.lora import apply_lora, read_lora
 from omnialpha.errors import OmniAlphaError
-from omnialpha.lora import apply_lora, read_lora
-from omnialpha.rope import install_rope
-from omnialpha.sequence import pack, unpack
+from omnialpha.model.rope import install_rope
+from omnialpha.model.tokens import pack, unpack
 
 GOLDEN = Path(__file__).parent / "golden" / "dit"
 LORA = GOLDEN / "lora_rank4.safetensors"
@@ -75,7 +75,7 @@ def test_forward_equals_the_authors(transformer, tmp_path, style):
 
 def test_names_of_the_full_size_checkpoint(tmp_path):
     """Every layer that the public LoRA may touch has its place in all 60 blocks of Qwen-Image-Edit."""
-    from omnialpha.loading import build_transformer, shapes_of
+    from omnialpha.model.loading import build_transformer, shapes_of
 
     shapes = shapes_of(build_transformer({}))
     assert shapes["transformer_blocks.59.attn.to_q.weight"] == (3072, 3072)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 import measure_pixels as tool
 
 from omnialpha.data.materials import load_materials
-from omnialpha.layers import over
+from omnialpha.layers.compositing import over
 
 
 @pytest.fixture(scope="module")

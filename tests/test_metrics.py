@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from omnialpha import metrics
 from omnialpha.errors import OmniAlphaError
-from omnialpha.layers import flatten, opaque
+from omnialpha.layers.compositing import flatten, opaque
 
 PLANES = (metrics.sad, metrics.mad, metrics.alpha_mse, metrics.grad, metrics.conn)
 
@@ -143,7 +143,7 @@ def test_nine_psnr_of_a_hole_by_hand():
 def test_nine_ssim_is_that_of_nine_pictures():
     from skimage.metrics import structural_similarity
 
-    from omnialpha.layers import over_colour
+    from omnialpha.layers.compositing import over_colour
 
     found, truth = noise(4, 16, 13), noise(4, 16, 13, seed=1)
     each = [

@@ -6,13 +6,13 @@ from statistics import fmean
 import pytest
 import torch
 
-from omnialpha.checkpoint import find_checkpoint
+from omnialpha.checkpoint.settings import read_settings
+from omnialpha.checkpoint.weights import find_checkpoint
+from omnialpha.cli.demo_scenes import DATA, load_scenes
 from omnialpha.data.objects import split_of
-from omnialpha.demo_scenes import DATA, load_scenes
-from omnialpha.layers import flatten, over_colour
+from omnialpha.layers.compositing import flatten, over_colour
 from omnialpha.metrics import alpha_mse, psnr, soft_iou
 from omnialpha.pipeline import OmniAlphaPipeline
-from omnialpha.settings import read_settings
 from omnialpha.tasks import TASKS, get_task
 
 SCENES = 12

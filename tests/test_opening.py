@@ -16,7 +16,7 @@ from omnialpha.data.objects import ObjectFile, open_object
 from omnialpha.errors import OmniAlphaError
 from omnialpha.files.formats import PICTURES
 from omnialpha.files.opening import ENDINGS, FORMATS, open_picture
-from omnialpha.pictures import read_layer
+from omnialpha.files.pictures import read_layer
 
 ROOT = Path(__file__).resolve().parent.parent
 Image.init()

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from omnialpha import pictures
 from omnialpha.errors import OmniAlphaError
-from omnialpha.pictures import from_pil, read_layer, to_pil, to_uint8, write_layer
+from omnialpha.files import pictures
+from omnialpha.files.pictures import from_pil, read_layer, to_pil, to_uint8, write_layer
 
 EXIF_ORIENTATION = 0x0112
 

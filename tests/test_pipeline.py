@@ -16,16 +16,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from omnialpha import json_files
-from omnialpha.checkpoint import find_checkpoint
-from omnialpha.checkpoint_folder import Checkpoint
-from omnialpha.errors import OmniAlphaError, OmniAlphaWarning
-from omnialpha.inspection import inspect
-from omnialpha.pipeline import Cancelled, OmniAlphaPipeline
-from omnialpha.request import Request, as_plane
-from omnialpha.settings import PUBLIC, Settings
+from omnialpha.checkpoint.folder import Checkpoint
+from omnialpha.checkpoint.settings import PUBLIC, Settings
+from omnialpha.checkpoint.weights import find_checkpoint
+from omnialpha.cli.inspect import inspect
+from omnialpha.errors import Cancelled, OmniAlphaError, OmniAlphaWarning
+from omnialpha.files.pictures import as_plane
+from omnialpha.model.text import encode_prompt
+from omnialpha.model.vae import decode_layers, encode_layers
+from omnialpha.pipeline import OmniAlphaPipeline
+from omnialpha.request import Request
 from omnialpha.tasks import TASKS, get_task
-from omnialpha.text import encode_prompt
-from omnialpha.vae import decode_layers, encode_layers
 
 SIZE = (32, 48)
 SMALL = {"size": SIZE, "steps": 2, "guidance": 1.0}

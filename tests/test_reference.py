@@ -7,12 +7,12 @@ import reference
 import torch
 
 from omnialpha import pipeline as pipelines
-from omnialpha.lora import apply_lora
+from omnialpha.checkpoint.lora import apply_lora
+from omnialpha.layers.resizing import Frame
+from omnialpha.layers.sequence import FittedSequence
+from omnialpha.model.rope import install_rope
+from omnialpha.model.vae import load_vae
 from omnialpha.request import Request
-from omnialpha.resizing import Frame
-from omnialpha.rope import install_rope
-from omnialpha.sequence import FittedSequence
-from omnialpha.vae import load_vae
 
 VAE = reference.GOLDEN / "vae/diffusion_pytorch_model.safetensors"
 

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from omnialpha import closed_form, foreground, refining
 from omnialpha.errors import Cancelled, OmniAlphaError
-from omnialpha.foreground import background_colour, foreground_colour
-from omnialpha.layers import trimap
+from omnialpha.layers import closed_form, foreground, refining
+from omnialpha.layers.compositing import trimap
+from omnialpha.layers.foreground import background_colour, foreground_colour
+from omnialpha.layers.refining import refine, refine_alpha, seen_size
+from omnialpha.layers.resizing import resize, resize_plane
 from omnialpha.metrics import alpha_mse, grad
-from omnialpha.refining import refine, refine_alpha, seen_size
-from omnialpha.resizing import resize, resize_plane
 
 
 def scene(size: int = 96, soft: float = 3.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from omnialpha.checkpoint.settings import Settings
 from omnialpha.errors import OmniAlphaWarning
 from omnialpha.request import Request
-from omnialpha.settings import Settings
 
 
 def test_what_was_asked_and_decided_is_recorded_without_folders(tmp_path):

@@ -14,8 +14,8 @@ from reference import TOLERANCE
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from omnialpha.rope import LayerRope, install_rope, layer_positions, rope_angles
-from omnialpha.sequence import pack, unpack
+from omnialpha.model.rope import LayerRope, install_rope, layer_positions, rope_angles
+from omnialpha.model.tokens import pack, unpack
 
 DIT = Path(__file__).parent / "golden" / "dit"
 AXES = (8, 12, 12)

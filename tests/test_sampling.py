@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import CONFIG, STEPS, TOKENS, scheduler, shift
 
+from omnialpha.checkpoint.schedule import Schedule
 from omnialpha.errors import OmniAlphaError
-from omnialpha.sampling import Schedule, denoise, guide, initial_noise, model_time, sigmas
+from omnialpha.model.sampling import denoise, guide, initial_noise, model_time, sigmas
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,7 +48,7 @@ def processors() -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize("processor", processors())
 def test_sigmas_are_the_same_on_every_processor(processor):
     code = f"""
-from omnialpha.sampling import model_time, sigmas
+from omnialpha.model.sampling import model_time, sigmas
 for steps in {STEPS}:
     for tokens in {TOKENS}:
         levels = sigmas(steps, tokens)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnialpha.errors import OmniAlphaError
-from omnialpha.sequence import LayerSequence, pack, patchify, unpack, unpatchify
+from omnialpha.layers.sequence import LayerSequence
+from omnialpha.model.tokens import pack, patchify, unpack, unpatchify
 
 PUBLIC = (1024**2, 32)
 MICRO = (16384, 16)

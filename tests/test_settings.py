@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from omnialpha import settings
+from omnialpha.checkpoint import settings
 from omnialpha.errors import OmniAlphaError
 from omnialpha.tasks import TASKS
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from omnialpha import text
 from omnialpha.errors import OmniAlphaError
+from omnialpha.model import text
 
 GOLDEN = Path(__file__).parent / "golden" / "text"
 IM_START, USER = 151644, (872, 198)  # Qwen's ids for "<|im_start|>" and "user\n"

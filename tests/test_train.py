@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from omnialpha.model.single_frame import single_frame
+from omnialpha.model.text import condition_image, encode_prompt
 from omnialpha.pipeline import OmniAlphaPipeline
-from omnialpha.text import condition_image, encode_prompt
-from omnialpha.train.mean_path import start_with_means
 from omnialpha.train.muon import Muon, orthogonalise
 from omnialpha.train.prompts import CachedPrompts, PromptEncoder
 from omnialpha.train.schedule import Average, rate, set_rate
-from omnialpha.train.vae import build_vae
-from omnialpha.vae import single_frame
+from omnialpha.train.vae.first_weights import start_with_means
+from omnialpha.train.vae.train import build_vae
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from omnialpha.cli import main
-from omnialpha.rope import install_rope
+from omnialpha.cli.main import main
+from omnialpha.model.rope import install_rope
 from omnialpha.train.architecture import build_transformer
 from omnialpha.train.config import Architecture, LoraConfig, TransformerConfig
-from omnialpha.train.plan import KEPT, full_size_shapes, lora_parameters, make_plan, plan_text
+from omnialpha.train.estimate import KEPT, estimate_text, full_size_shapes, lora_parameters, make_estimate
 
 
 def kept_for_backward(model, tokens: int, text: int, width: int) -> int:
@@ -42,15 +42,15 @@ def test_activations_are_about_what_is_measured():
 def test_full_size_is_the_published_one():
     shapes = full_size_shapes()
     config = TransformerConfig({"matting_auto": 1}, 1, cache="x", checkpoint="x", precision="bf16", lora=LoraConfig(64))
-    plan = make_plan(shapes, 3072, 60, config, pixels=1024**2, weight_bytes=2)
+    plan = make_estimate(shapes, 3072, 60, config, pixels=1024**2, weight_bytes=2)
     assert plan.parameters == 20_430_401_088
     assert plan.bytes["weights"] == pytest.approx(2 * plan.parameters + 4 * plan.trained)
     assert plan.trained == lora_parameters(shapes, LoraConfig(64))
-    assert "memory" in plan_text(plan)
+    assert "memory" in estimate_text(plan)
 
 
 def test_lora_parameters_are_counted_as_peft_makes_them():
-    from omnialpha.train.adapters import add_lora
+    from omnialpha.train.lora import add_lora
 
     model = build_transformer(Architecture(blocks=2)).requires_grad_(False)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

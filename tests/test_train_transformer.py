@@ -16,16 +16,16 @@ import yaml
 from making import make_triplets
 from safetensors.torch import load_file
 
-from omnialpha.cli import main
+from omnialpha.cli.main import main
 from omnialpha.config import read_config
 from omnialpha.data.records import StackRecord, Supervised
 from omnialpha.errors import OmniAlphaError
+from omnialpha.model.tokens import patchify
 from omnialpha.pipeline import OmniAlphaPipeline
-from omnialpha.sequence import patchify
 from omnialpha.tasks import TASKS
 from omnialpha.train.cache import words_of, write_cache
 from omnialpha.train.config import CacheConfig, DataPart, Times, TransformerConfig
-from omnialpha.train.flow import draw_times, layer_loss, noise_generator
+from omnialpha.train.flow_loss import draw_times, layer_loss, noise_generator
 from omnialpha.train.sources import CacheSource, ImageSource, instruction_for
 from omnialpha.train.transformer import train_transformer
 
@@ -78,8 +78,8 @@ def test_every_task_gets_batches(cache):
 def test_cached_layers_belong_together(cache, dataset):
     """The composite's latent is that of the very picture the record names."""
     from omnialpha.data.examples import read_rgba, to_layer
-    from omnialpha.resizing import resize
-    from omnialpha.vae import encode_layers, load_vae
+    from omnialpha.layers.resizing import resize
+    from omnialpha.model.vae import encode_layers, load_vae
 
     path = next(cache.glob("*-2.safetensors"))
     tensors, vae = load_file(path), load_vae(MICRO_VAE)
@@ -104,7 +104,7 @@ def test_sources_are_functions_of_step_and_process(cache, dataset):
     for a, b in zip(one.batches(3, 1), two.batches(3, 1)):
         assert a.instructions == b.instructions and all(map(torch.equal, a.targets, b.targets))
     assert [b.task for b in one.batches(5, 0)] == [b.task for b in one.batches(5, 1)], "processes share tasks"
-    from omnialpha.vae import load_vae
+    from omnialpha.model.vae import load_vae
 
     stream = CacheConfig((DataPart(str(dataset)),), MICRO_VAE, pixel_budget=64 * 64, size_multiple=16)
     live = TransformerConfig({"matting_mask": 1}, 4, stream=stream, checkpoint="micro", batch=2)

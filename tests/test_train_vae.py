@@ -15,18 +15,19 @@ import yaml
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from making import edit_records, make_triplets
 
-from omnialpha.cli import main
+from omnialpha.cli.main import main
 from omnialpha.config import read_config
 from omnialpha.data.examples import read_rgba, to_layer
 from omnialpha.data.records import read_records
 from omnialpha.errors import OmniAlphaError
+from omnialpha.model.single_frame import single_frame
+from omnialpha.model.vae import load_vae
 from omnialpha.train.config import DataPart
-from omnialpha.train.vae import build_vae, open_vae, train_vae
-from omnialpha.train.vae_config import VAEConfig
-from omnialpha.train.vae_data import Pictures, blend_some, cover, draw_window, hide_some
-from omnialpha.train.vae_measure import measure_vae
-from omnialpha.train.vae_terms import Step, encode, round_trip, weighted_sum
-from omnialpha.vae import load_vae, single_frame
+from omnialpha.train.vae.config import VAEConfig
+from omnialpha.train.vae.measure import measure_vae
+from omnialpha.train.vae.pictures import Pictures, blend_some, cover, draw_window, hide_some
+from omnialpha.train.vae.terms import Step, encode, round_trip, weighted_sum
+from omnialpha.train.vae.train import build_vae, open_vae, train_vae
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -111,7 +112,7 @@ def test_an_opaque_start_learns_alpha(dataset, rgb, tmp_path):
 @pytest.mark.parametrize("channels", [3, 4])
 def test_a_vae_from_nothing_carries_its_channels(channels):
     torch.manual_seed(0)
-    from omnialpha.train.mean_path import start_with_means
+    from omnialpha.train.vae.first_weights import start_with_means
 
     vae = single_frame(start_with_means(build_vae(12, channels)))
     coarse = torch.nn.functional.interpolate(torch.rand(4, 4, 4, 4), size=(32, 32), mode="bilinear")

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from omnialpha.errors import OmniAlphaError
-from omnialpha.train import vae_losses as losses
-from omnialpha.train.vae import build_vae, freeze
-from omnialpha.train.vae_critics import CHANNELS, VGG16, ObjectReader, PatchDiscriminator, Perceptual
-from omnialpha.train.vae_terms import TERMS, Step, adversarial, decode, discrimination, round_trip, weighted_sum
-from omnialpha.vae import single_frame
+from omnialpha.model.single_frame import single_frame
+from omnialpha.train.vae import losses
+from omnialpha.train.vae.critics import CHANNELS, VGG16, ObjectReader, PatchDiscriminator, Perceptual
+from omnialpha.train.vae.terms import TERMS, Step, adversarial, decode, discrimination, round_trip, weighted_sum
+from omnialpha.train.vae.train import build_vae, freeze
 
 
 def posterior(mean: float, variance: float) -> DiagonalGaussianDistribution:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from omnialpha import vae as vaes
+from omnialpha.checkpoint.vae_keys import is_rgba, key_layout, to_wan
 from omnialpha.errors import OmniAlphaError
+from omnialpha.model import vae as vaes
 
 GOLDEN = Path(__file__).parent / "golden" / "vae"
 FILE = GOLDEN / "diffusion_pytorch_model.safetensors"
@@ -75,22 +76,22 @@ def random_latent(*size):
 
 def test_keys_follow_all_194_pairs_both_ways(weights, wan):
     assert len(KEYMAP) == 194 and set(KEYMAP) == set(weights)
-    for found, expected in [(vaes.to_wan(weights), wan), (vaes.to_diffusers(wan), weights)]:
+    for found, expected in [(to_wan(weights), wan), (vaes.to_diffusers(wan), weights)]:
         assert found.keys() == expected.keys()
         assert all(found[key] is expected[key] for key in expected), "a rename copies nothing"
-    assert vaes.to_wan(wan) == wan and vaes.to_diffusers(weights) == weights
+    assert to_wan(wan) == wan and vaes.to_diffusers(weights) == weights
 
 
 def test_layouts_are_told_apart(weights, wan):
-    assert vaes.key_layout(weights) == "diffusers" and vaes.key_layout(list(wan)) == "wan"
+    assert key_layout(weights) == "diffusers" and key_layout(list(wan)) == "wan"
     for other in [{}, {"encoder.conv_in.weight": 0, "decoder.conv_out.weight": 0}, {"decoder.head.0.gamma": 0}]:
-        assert vaes.key_layout(other) is None
+        assert key_layout(other) is None
         with pytest.raises(OmniAlphaError, match="not the VAE of Qwen-Image"):
-            vaes.to_wan(other)
+            to_wan(other)
 
 
 def test_keys_that_the_vae_does_not_have(weights, wan):
-    for convert, sd in [(vaes.to_wan, weights), (vaes.to_diffusers, wan)]:
+    for convert, sd in [(to_wan, weights), (vaes.to_diffusers, wan)]:
         with pytest.raises(OmniAlphaError, match=r"'encoder\.extra\.weight'"):
             convert({**sd, "encoder.extra.weight": torch.zeros(1)})
 
@@ -117,10 +118,10 @@ def test_latents_and_pictures_equal_the_authors(tmp_path, wan, fixtures, layer, 
 
 @pytest.mark.parametrize("layout", ["diffusers", "wan"])
 def test_opaque_initialisation_equals_the_authors(rgb, fixtures, layer, layout):
-    start = vaes.to_wan(rgb) if layout == "wan" else rgb
-    assert vaes.channels(start) == (3, 3) and not vaes.is_rgba(start)
+    start = to_wan(rgb) if layout == "wan" else rgb
+    assert vaes.channels(start) == (3, 3) and not is_rgba(start)
     grown = vaes.opaque_initialise(start)
-    assert vaes.is_rgba(grown) and vaes.key_layout(grown) == layout
+    assert is_rgba(grown) and key_layout(grown) == layout
     assert all(tensor.dtype == torch.bfloat16 for tensor in grown.values())
 
     ours = vaes.to_diffusers(grown)

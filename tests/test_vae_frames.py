@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from omnialpha import vae as vaes
-from omnialpha import vae_frames
+from omnialpha.model import single_frame
+from omnialpha.model import vae as vaes
 
 FILE = Path(__file__).parent / "golden" / "vae" / "diffusion_pytorch_model.safetensors"
 
@@ -90,7 +90,7 @@ def test_the_fast_path_saves_and_trains(vae, tmp_path):
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(vae_frames, "TILE", 8)
+    monkeypatch.setattr(single_frame, "TILE", 8)
 
 
 @pytest.mark.parametrize("h, w", [(20, 17), (8, 33), (3, 40)])
@@ -104,7 +104,7 @@ def test_tiles_leave_no_seams(vae, small_tiles, h, w):
 
 def test_the_margins_are_needed(vae, small_tiles, monkeypatch):
     """With less than the convolutions see, tiles show."""
-    monkeypatch.setattr(vae_frames, "DECODER_MARGIN", 4)
+    monkeypatch.setattr(single_frame, "DECODER_MARGIN", 4)
     latent = torch.randn(16, 24, 24)
     (whole,), (tiled,) = (vaes.decode_layers(vae, [latent], tile=tile) for tile in (False, True))
     assert (whole - tiled).abs().max() > 1e-4
@@ -112,11 +112,11 @@ def test_the_margins_are_needed(vae, small_tiles, monkeypatch):
 
 def test_large_pictures_are_tiled_without_asking(vae, small_tiles, monkeypatch):
     calls = []
-    run_tiled = vae_frames.run_tiled
+    run_tiled = single_frame.run_tiled
     monkeypatch.setattr(
-        vae_frames, "run_tiled", lambda *args, **options: calls.append(1) or run_tiled(*args, **options)
+        single_frame, "run_tiled", lambda *args, **options: calls.append(1) or run_tiled(*args, **options)
     )
-    monkeypatch.setattr(vae_frames, "TILE_ABOVE", 32 * 32)
+    monkeypatch.setattr(single_frame, "TILE_ABOVE", 32 * 32)
     for side, tile, expected in [(32, None, 0), (40, None, 2), (40, False, 0), (32, True, 2)]:
         calls.clear()
         latents = vaes.encode_layers(vae, [torch.rand(4, side, side)], tile)
@@ -132,12 +132,12 @@ def test_large_pictures_are_tiled_without_asking(vae, small_tiles, monkeypatch):
 def test_sides_that_are_no_multiple_of_8_match_diffusers(vae, stock, small_tiles):
     """`encode_layers` refuses them, but other code may call the VAE itself."""
     x = torch.rand(1, 4, 1, 100, 90) * 2 - 1
-    with torch.no_grad(), vae_frames.tiling(vae, True):
+    with torch.no_grad(), single_frame.tiling(vae, True):
         close(vae.encode(x).latent_dist.parameters, stock.encode(x).latent_dist.parameters, 1e-5)
 
 
 def test_spans_cover_everything_once():
     for cells, tile in [(1, 8), (8, 8), (9, 8), (100, 8), (17, 128)]:
-        spans = vae_frames._cores(cells, tile)
+        spans = single_frame._cores(cells, tile)
         assert [i for span in spans for i in range(span.start, span.stop)] == list(range(cells))
         assert max(span.stop - span.start for span in spans) <= tile

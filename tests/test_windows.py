@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnialpha.errors import OmniAlphaError
-from omnialpha.layers import fit_size, grey_layer, opaque
-from omnialpha.looking import look_at, put_back
-from omnialpha.sequence import LayerSequence
-from omnialpha.tasks import TASKS
-from omnialpha.windows import (
+from omnialpha.layers.compositing import grey_layer, opaque
+from omnialpha.layers.looking import look_at, put_back
+from omnialpha.layers.resizing import fit_size
+from omnialpha.layers.sequence import LayerSequence
+from omnialpha.layers.windows import (
     ASPECT,
     WORTH,
     Window,
@@ -22,6 +22,7 @@ from omnialpha.windows import (
     matte_support,
     working_sizes,
 )
+from omnialpha.tasks import TASKS
 
 MICRO, PUBLIC = (16384, 16), (1024**2, 32)
 SIZES = working_sizes(16384 / 3, 16)  # of micro's tasks with a guide and one target

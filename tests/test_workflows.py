@@ -10,7 +10,7 @@ import make_workflows
 import public_workflows
 import pytest
 
-from omnialpha.settings import PUBLIC
+from omnialpha.checkpoint.settings import PUBLIC
 from omnialpha.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -130,9 +130,10 @@ def train(run: Run) -> None:
 def measure(checkpoint: str | Path, measures, baselines: bool = False, records: int = RECORDS) -> dict:
     """Data set -> task -> method -> measure that decides -> [mean, standard error]."""
     from omnialpha.data.records import read_records
+    from omnialpha.device import find_device
     from omnialpha.evaluation.measures import deciding, is_open
     from omnialpha.evaluation.run import evaluate
-    from omnialpha.running import find_device, load
+    from omnialpha.pipeline import load
 
     pipeline, found = load(checkpoint, find_device("cpu")), {}
     for data, tasks in measures:

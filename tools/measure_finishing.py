@@ -19,10 +19,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from omnialpha.foreground import foreground_colour
-from omnialpha.refining import refine_alpha
-from omnialpha.regions import grow
-from omnialpha.resizing import resize_plane
+from omnialpha.layers.foreground import foreground_colour
+from omnialpha.layers.refining import refine_alpha
+from omnialpha.layers.regions import grow
+from omnialpha.layers.resizing import resize_plane
 
 SEEN = 724  # side of a square as large as what the public checkpoint sees of a picture
 STRIP = 256  # rows drawn at once

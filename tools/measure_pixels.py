@@ -36,13 +36,15 @@ from omnialpha.data.guides import draw_mask
 from omnialpha.data.materials import Materials, load_materials
 from omnialpha.errors import OmniAlphaError
 from omnialpha.evaluation.classical import cut_out
-from omnialpha.keeping import keep_pixels
-from omnialpha.layers import checkerboard, grey_layer, opaque, over, resize, trimap, write_layer
-from omnialpha.looking import Look, look_at, put_back
-from omnialpha.sequence import FittedSequence, LayerSequence
+from omnialpha.files.pictures import write_layer
+from omnialpha.layers.compositing import checkerboard, grey_layer, opaque, over, trimap
+from omnialpha.layers.keeping import keep_pixels
+from omnialpha.layers.looking import Look, look_at, put_back
+from omnialpha.layers.resizing import resize
+from omnialpha.layers.sequence import FittedSequence, LayerSequence
+from omnialpha.layers.windows import Window
+from omnialpha.model.vae import decode_layers, encode_layers
 from omnialpha.tasks import TASKS
-from omnialpha.vae import decode_layers, encode_layers
-from omnialpha.windows import Window
 
 SIDE = 1024
 SHARES = (0.08, 0.15, 0.3, 0.6)  # an object's side, of the picture's

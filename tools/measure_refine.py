@@ -22,11 +22,12 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from omnialpha.data.records import read_records
-from omnialpha.foreground import foreground_colour
-from omnialpha.layers import read_layer, resize, trimap
+from omnialpha.files.pictures import read_layer
+from omnialpha.layers.compositing import trimap
+from omnialpha.layers.foreground import foreground_colour
+from omnialpha.layers.refining import refine_alpha
+from omnialpha.layers.resizing import fit_size, resize, resize_plane
 from omnialpha.metrics import alpha_mse, grad, unknown
-from omnialpha.refining import refine_alpha
-from omnialpha.resizing import fit_size, resize_plane
 
 GUIDED = {"radius": 4, "epsilon": 1e-4}
 

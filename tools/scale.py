@@ -82,7 +82,7 @@ def measure(args) -> None:
     """Prints the seconds per picture of one worker, task by task, and of the machine that has journal and results."""
     start = Stopwatch()
     with start:
-        from omnialpha.batch.painter import Painter
+        from omnialpha.batch.ray_worker import Painter
 
         painter = Painter(args.checkpoint, args.device)
     print(f"{args.checkpoint}, {args.size} x {args.size}, {args.count} pictures of each task\n")

@@ -37,8 +37,10 @@ def ways(width: int, layers: int, side: int) -> dict:
     torch.manual_seed(0)
     stock = AutoencoderKLQwenImage(base_dim=width, input_channels=4).eval().requires_grad_(False)
     weights = stock.state_dict()
-    library = importlib.import_module("omnialpha.vae").vae_from_weights(weights)
-    core = comfy.sd.VAE(sd=importlib.import_module("omnialpha.vae_weights").to_wan(weights), dtype=torch.float32)
+    library = importlib.import_module("omnialpha.model.vae").vae_from_weights(weights)
+    core = comfy.sd.VAE(
+        sd=importlib.import_module("omnialpha.checkpoint.vae_keys").to_wan(weights), dtype=torch.float32
+    )
     core = core.first_stage_model
     pictures = [torch.rand(1, 4, 1, side, side) * 2 - 1 for _ in range(layers)]
     latents = [torch.randn(1, 16, 1, side // 8, side // 8) for _ in range(layers)]

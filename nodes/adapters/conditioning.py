@@ -8,7 +8,7 @@ import node_helpers
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ...omnialpha.sequence import FittedSequence
+from ...omnialpha.layers.sequence import FittedSequence
 from . import layer_vae, prompt
 
 

@@ -7,8 +7,8 @@ from comfy.model_patcher import ModelPatcher
 from einops import rearrange
 from torch import Tensor
 
-from ...omnialpha.sampling import guide
-from ...omnialpha.sequence import patchify, unpatchify
+from ...omnialpha.model.sampling import guide
+from ...omnialpha.model.tokens import patchify, unpatchify
 
 
 def install(model: ModelPatcher) -> None:

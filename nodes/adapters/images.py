@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...omnialpha.checks import check_finite
 from ...omnialpha.errors import OmniAlphaError
-from ...omnialpha.layers import opaque
+from ...omnialpha.layers.compositing import opaque
 from .inputs import white_is_transparent
 
 _NAMES = "omnialpha_names"  # attribute of a batch of layers

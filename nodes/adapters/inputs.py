@@ -7,7 +7,7 @@ from collections.abc import Collection
 from comfy_api.v0_0_2 import io
 
 from ...omnialpha.errors import OmniAlphaError
-from ...omnialpha.resizing import FITS
+from ...omnialpha.layers.resizing import FITS
 
 TRANSPARENT, OPAQUE = "1 = transparent", "1 = opaque"
 

@@ -18,9 +18,9 @@ from comfy.utils import ProgressBar
 from einops import rearrange
 from torch import Tensor
 
-from ...omnialpha.checkpoint import load_tensors
+from ...omnialpha.checkpoint.vae_keys import channels, opaque_initialise, to_wan
+from ...omnialpha.checkpoint.weights import load_tensors
 from ...omnialpha.errors import OmniAlphaError
-from ...omnialpha.vae_weights import channels, opaque_initialise, to_wan
 from .images import to_image
 from .precision import in_precision
 

@@ -9,7 +9,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import load_lora_for_models
 
-from ...omnialpha.lora import read_lora
+from ...omnialpha.checkpoint.lora import read_lora
 
 _PREFIX = "diffusion_model."
 

@@ -24,8 +24,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ...omnialpha.errors import OmniAlphaError
-from ...omnialpha.rope import layer_positions
-from ...omnialpha.sampling import model_time
+from ...omnialpha.model.rope import layer_positions
+from ...omnialpha.model.sampling import model_time
 
 _KEY = "omnialpha_positions"
 _EMBEDDER = "diffusion_model.pe_embedder"

@@ -18,7 +18,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from ...omnialpha.layers import to_pil
+from ...omnialpha.files.pictures import to_pil
 from .layer_vae import PIXELS, encode
 
 _KEY = "omnialpha_preview"

@@ -11,7 +11,7 @@ from comfy.text_encoders.qwen_image import Qwen25_7BVLIModel, QwenImageTokenizer
 from torch import Tensor
 
 from ...omnialpha.errors import OmniAlphaError
-from ...omnialpha.text import IMAGE, PICTURE, SIDE_MULTIPLE, check_length, condition_image, full_prompt
+from ...omnialpha.model.text import IMAGE, PICTURE, SIDE_MULTIPLE, check_length, condition_image, full_prompt
 from .text_encoder import ENCODER
 from .window_order import in_picture_order
 

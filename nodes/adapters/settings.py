@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...omnialpha.settings import PUBLIC, Settings
+from ...omnialpha.checkpoint.settings import PUBLIC, Settings
 
 _KEY = "omnialpha"
 

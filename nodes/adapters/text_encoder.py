@@ -22,11 +22,11 @@ from comfy.text_encoders import llama, qwen_image, qwen_vl
 from comfy.utils import calculate_parameters
 from torch import nn
 
-from ...omnialpha.checkpoint import load_tensors
+from ...omnialpha.checkpoint.foreign_code import open_tokenizer
+from ...omnialpha.checkpoint.weights import load_tensors
 from ...omnialpha.errors import OmniAlphaError
-from ...omnialpha.foreign_code import open_tokenizer
 from ...omnialpha.json_files import read_json
-from ...omnialpha.text import IMAGE, START, user_start
+from ...omnialpha.model.text import IMAGE, START, user_start
 from .precision import in_precision
 from .twin import check_tensors
 

@@ -16,7 +16,7 @@ from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...omnialpha.checkpoint import load_tensors
+from ...omnialpha.checkpoint.weights import load_tensors
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.json_files import read_json
 from .precision import in_precision

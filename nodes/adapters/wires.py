@@ -4,5 +4,5 @@ from comfy_api.v0_0_2 import io
 
 CATEGORY = "OmniAlpha"
 
-# Carries an `omnialpha.sequence.LayerSequence`: what the artist asked for, not yet fitted to a checkpoint.
+# Carries an `omnialpha.layers.sequence.LayerSequence`: what the artist asked for, not yet fitted to a checkpoint.
 Sequence = io.Custom("OMNIALPHA_SEQUENCE")

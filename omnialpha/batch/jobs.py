@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OmniAlphaError
+from .addresses import fingerprint, is_address, locate, matches
 from .naming import fill, result_path
-from .remote import fingerprint, is_address, locate, matches
 from .workflow import PICTURES, Target, Workflow
 
 Hasher = Callable[[Path], str]
@@ -25,7 +25,7 @@ class File:
     """An input file, as it was when the run was planned.
 
     Attributes:
-        path: on this machine, or at an address, see `remote.locate`.
+        path: on this machine, or at an address, see `addresses.locate`.
         sha256: see `version`.
     """
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OmniAlphaError
+from .addresses import is_address
 from .jobs import File, Job, version
-from .remote import is_address
 
 FORMAT = 1
 SCHEMA = """

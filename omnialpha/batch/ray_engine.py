@@ -21,10 +21,10 @@ from typing import Any
 from ..errors import OmniAlphaError
 from ..files.writing import write_blocks, writing
 from ..tasks import get_task
-from .board import Board, Say
 from .jobs import File, Job, sha256
 from .journal import Journal, Result
-from .painter import Changed, Painter
+from .queue import Board, Say
+from .ray_worker import Changed, Painter
 from .results import Damaged, Folder, check
 from .runner import signals
 from .workflow import Workflow
@@ -106,7 +106,7 @@ class Answer:
     Attributes:
         worker: the process, as reports name it.
         layers: (name, PNG), back to front; none where it failed.
-        kind: of failure, as in `outcome.LIMITS`; empty where it did not fail.
+        kind: of failure, as in `history.LIMITS`; empty where it did not fail.
     """
 
     job: str
@@ -172,7 +172,7 @@ class RayRun:
     def __init__(
         self, cluster: Cluster, graph: Workflow, jobs: Sequence[Job], *, journal: Journal, folder: Folder, say: Say
     ):
-        from ..checkpoint_folder import Checkpoint
+        from ..checkpoint.folder import Checkpoint
 
         self.cluster, self.graph, self.jobs, self.journal, self.folder = cluster, graph, jobs, journal, folder
         self.checkpoint = graph.prompt["task"]["inputs"]["checkpoint"]

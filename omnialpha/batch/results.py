@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from ..files.opening import open_picture
 from ..files.writing import copy_over, give_name, writing
-from . import remote
+from . import addresses
+from .addresses import is_address
 from .jobs import Job, sha256
 from .journal import Journal, Result
 from .naming import OWN, numbered, result_path
-from .remote import is_address
 from .workflow import PICTURES
 
 
@@ -120,7 +120,7 @@ class Folder:
 def put(part: Path, final: Path) -> bool:
     """Give a complete file its name, at once and without overwriting. False where the name is taken. Raises OSError."""
     if is_address(final):
-        return remote.put(part.read_bytes(), final)
+        return addresses.put(part.read_bytes(), final)
     final.parent.mkdir(parents=True, exist_ok=True)
     # The part itself stays until the journal says done. On a disk without hard links an empty file claims the name, and
     # a run stopped right then finds it empty and goes on.

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..errors import OmniAlphaError
-from .board import Board, Say
 from .jobs import Job
 from .journal import Journal
 from .listener import Listener
+from .queue import Board, Say
 from .results import Folder
 from .server import Server, ServerClosed, ServerTrouble
 from .worker import Limits, Worker

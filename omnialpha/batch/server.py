@@ -9,7 +9,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from ..errors import OmniAlphaError
 from ..files.writing import write_blocks, writing
-from .outcome import Output, refusal
+from .history import Output, refusal
 from .results import Damaged
 
 CONNECT, ANSWER, TRANSFER = 10, 60, 600  # seconds: to connect, for an answer, for the answer to an upload
@@ -34,7 +34,7 @@ class ServerClosed(Exception):
 
 
 class Refused(Exception):
-    """The server understood and said no. `kind` is one of `outcome.LIMITS`."""
+    """The server understood and said no. `kind` is one of `history.LIMITS`."""
 
     def __init__(self, message: str, kind: str = "refused"):
         super().__init__(message)

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .board import Board
+from .history import Failure, Success, read_entry
 from .jobs import File, Job, sha256
 from .journal import Journal, Result
-from .outcome import Failure, Success, read_entry
+from .queue import Board
 from .results import Damaged, Folder, check
 from .server import Queue, Refused, Server, ServerClosed, ServerTrouble
 from .workflow import Workflow

@@ -14,8 +14,8 @@ import torch
 from einops import rearrange
 
 from ..errors import OmniAlphaError
-from ..pictures import read_layer
-from ..resizing import fit_size, resize
+from ..files.pictures import read_layer
+from ..layers.resizing import fit_size, resize
 from ..tasks import GUIDES, TASKS, Task, get_task
 from .augment import augment
 from .guides import DRAW

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OmniAlphaError
+from ..files.sheet import Sheet
 from ..files.writing import DiskError, lines_of, write_json, write_over
-from ..sheet import Sheet
 from .examples import opaque, read_rgba, to_layer, words_of
 from .measure import Measures, measure_all, near_duplicates
 from .records import Record, StackRecord, Supervised, Triplet, read_records

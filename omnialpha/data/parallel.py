@@ -13,10 +13,10 @@ from typing import TypeVar
 
 from ..errors import OmniAlphaError
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item, Answer = TypeVar("Item"), TypeVar("Result")
 
 
-def spread(work: Callable[[Item], Result], jobs: Iterable[Item], workers: int) -> Iterator[Result]:
+def spread(work: Callable[[Item], Answer], jobs: Iterable[Item], workers: int) -> Iterator[Answer]:
     """`work(job)` of every job, in order; one worker, or one job, is done in this process.
 
     Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..files.opening import open_picture
-from ..sheet import Sheet
+from ..files.sheet import Sheet
 from ..tasks import TASKS
 from .examples import derive, tasks_of, words_of
 from .records import StackRecord, Supervised, Triplet, read_records

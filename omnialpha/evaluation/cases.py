@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from ..checkpoint.settings import Settings
 from ..data.examples import Example, SizeRule, derive
 from ..data.records import Record
-from ..layers import resize, trimap
-from ..refining import refine
-from ..settings import Settings
+from ..layers.compositing import trimap
+from ..layers.refining import refine
+from ..layers.resizing import resize
 from ..tasks import TASKS
 
 # The tasks whose object can be refined with the picture it is in.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.records import Record
 from ..errors import OmniAlphaError
-from ..layers import opaque
+from ..layers.compositing import opaque
 from .cases import Case, make_case
 
 # method -> name of pymatting's function. Levin et al. 2008; Chen et al. 2013

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import OmniAlphaError
-from ..layers import grey_layer, read_layer
-from ..request import as_plane
+from ..files.pictures import as_plane, read_layer
+from ..layers.compositing import grey_layer
 from .cases import Case
 from .results import Results
 from .run import Row, size_of, values_of

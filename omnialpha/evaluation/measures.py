@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .. import metrics
-from ..layers import grey_layer, opaque, resize
+from ..layers.compositing import grey_layer, opaque
+from ..layers.resizing import resize
 from ..tasks import TASKS
 from .cases import Case
 

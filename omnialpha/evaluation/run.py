@@ -20,10 +20,9 @@ from torch import Tensor
 from ..data.examples import tasks_of
 from ..data.records import Record, json_lines
 from ..errors import OmniAlphaError, OmniAlphaWarning
+from ..files.pictures import MAX_PIXELS, write_layer
 from ..files.writing import lines_of, sweep, write_over, writing
-from ..layers import write_layer
 from ..metrics import unknown
-from ..pictures import MAX_PIXELS
 from ..tasks import TASKS, get_task
 from .cases import REFINABLE, Case, draw_answer, make_case, refine_answer
 from .classical import METHODS, Classical
@@ -119,7 +118,8 @@ def check_options(
 def _load(checkpoint):
     if callable(checkpoint):
         return checkpoint()
-    from ..running import find_device, load
+    from ..device import find_device
+    from ..pipeline import load
 
     return load(checkpoint, find_device("auto"))
 

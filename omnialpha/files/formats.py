@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OmniAlphaError
-from ..pictures import read_layer
 from .names import MAX_BYTES, check_names, distinct, file_name, is_reserved
 from .opening import ENDINGS
 from .ora import read_ora, write_ora
+from .pictures import read_layer
 from .png import write_png, write_png16
 from .psd import read_psd, write_psd
 from .stack import MAX_STACK_PIXELS, Stack
@@ -180,9 +180,3 @@ def read_pictures(files: Sequence[Path]) -> Stack:
                 f"{len(files)} pictures are too many at once: more than {MAX_STACK_PIXELS:,} pixels. Choose fewer."
             )
     return Stack(layers, distinct(file.stem for file in files))
-
-
-__all__ = [
-    "FORMATS", "PICTURES", "READERS", "Format", "Stack", "get_format", "list_pictures", "natural",
-    "paths_of", "read_pictures", "read_stack", "write_stack",
-]  # fmt: skip

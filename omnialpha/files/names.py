@@ -141,3 +141,8 @@ def _key(name: str) -> str:
 
 def _plain(name: str) -> str:
     return _FORBIDDEN.sub("_", name).strip(". ") or "_"
+
+
+def arrange_names(names: Sequence[str], order: Sequence[Sequence[int]]) -> list[str]:
+    """The names that go with `arrange`; merged layers join theirs."""
+    return [" + ".join(names[number] for number in numbers) for numbers in order]

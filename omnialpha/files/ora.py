@@ -15,10 +15,10 @@ from xml.etree import ElementTree
 from torch import Tensor
 
 from ..errors import OmniAlphaError, OmniAlphaWarning
-from ..layers import flatten
-from ..pictures import MAX_PIXELS, decode_layer
-from ..resizing import resize
+from ..layers.compositing import flatten
+from ..layers.resizing import resize
 from .names import distinct
+from .pictures import MAX_PIXELS, decode_layer
 from .png import write_png
 from .stack import Stack, check_canvas, place, with_opacity
 

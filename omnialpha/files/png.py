@@ -10,8 +10,8 @@ from einops import rearrange
 from torch import Tensor
 
 from ..checks import check_finite, check_layer
-from ..pictures import png_text, to_pil
 from .packages import need
+from .pictures import png_text, to_pil
 
 
 def write_png(layer: Tensor, file: BinaryIO, text: Mapping[str, str] | None = None) -> None:

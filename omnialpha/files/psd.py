@@ -22,10 +22,10 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import OmniAlphaError, OmniAlphaWarning
-from ..layers import flatten, over_colour
-from ..pictures import to_uint8
+from ..layers.compositing import flatten, over_colour
 from .names import distinct
 from .packages import need
+from .pictures import to_uint8
 from .stack import Stack, check_canvas, place, with_opacity
 
 MAX_SIDE = 30000  # pixels, of the format

@@ -12,6 +12,8 @@ from .writing import write_json
 
 NOTE = "config.json"
 
+FREE = ("save_every", "log_every", "sheet_every", "sheet_data", "held_out", "workers")  # these change no weights
+
 
 def claim(
     folder: Path, config: Mapping[str, Any], *, note: str = NOTE, free: Sequence[str] = (), what: str = "a run",

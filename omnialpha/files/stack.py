@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checks import Size, check_finite, check_layer
 from ..errors import OmniAlphaError
-from ..pictures import MAX_PIXELS
+from .pictures import MAX_PIXELS
 
 # Of all layers of a file together; 8 GiB as float32 layers.
 MAX_STACK_PIXELS = 8 * MAX_PIXELS

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from ..files.writing import write_json, write_over
+from ..model.text import edit_template, full_prompt
 from ..tasks import TASKS
-from ..text import edit_template, full_prompt
 from .config import Architecture
 
 # Qwen2.5's special tokens that a prompt can hold, in Qwen's order; here they take the last ids.

@@ -25,10 +25,11 @@ from ..errors import OmniAlphaError
 from ..files.opening import open_picture
 from ..files.run_folder import claim
 from ..files.writing import DiskError, write_json, write_tensors
-from ..resizing import resize
+from ..layers.resizing import resize
+from ..model.single_frame import single_frame
+from ..model.text import condition_image
+from ..model.vae import load_vae
 from ..tasks import GUIDES, TASKS
-from ..text import condition_image
-from ..vae import load_vae, single_frame
 from .config import CacheConfig
 
 BATCH = 8  # pictures that go through the VAE together

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ..config import require
 from ..data.augment import SCENE, check_augmentations
 from ..errors import OmniAlphaError
-from ..rope import AXES
+from ..model.rope import AXES
 from ..tasks import FAMILIES, TASKS
 
 EXTRA_TASKS = ("supervised", "stack")  # what records that are no triplets train

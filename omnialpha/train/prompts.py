@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ..files.writing import write_tensors
-from ..text import START, full_prompt, unfold_pictures, user_start, vision_patches, vision_positions
+from ..model.text import START, full_prompt, unfold_pictures, user_start, vision_patches, vision_positions
 
 
 class PromptEncoder:

@@ -7,8 +7,8 @@ import torch
 
 from ..data.examples import derive, tasks_of
 from ..data.records import read_records
+from ..files.sheet import Sheet
 from ..pipeline import OmniAlphaPipeline
-from ..sheet import Sheet
 from ..tasks import TASKS
 from .config import TransformerConfig
 

@@ -21,8 +21,8 @@ from ..data.records import Triplet, read_records
 from ..data.stream import ExampleStream
 from ..errors import OmniAlphaError
 from ..json_files import read_json
+from ..model.text import condition_image
 from ..tasks import TASKS
-from ..text import condition_image
 from .cache import CHANNELS, NOTE, encode_pictures, words_of
 from .config import CacheConfig, TransformerConfig
 

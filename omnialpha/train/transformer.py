@@ -16,25 +16,26 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..checkpoint_folder import Checkpoint
+from ..checkpoint.folder import Checkpoint
+from ..checkpoint.settings import Settings, read_settings
 from ..config import to_dict
 from ..errors import OmniAlphaError
-from ..files.run_folder import refuse_another
-from ..loading import load_text_encoder, load_tokenizer, load_transformer
-from ..rope import install_rope
-from ..settings import Settings, read_settings
-from ..vae import load_vae, single_frame
-from .adapters import add_lora, write_lora
+from ..files.run_folder import FREE, refuse_another
+from ..model.loading import load_text_encoder, load_tokenizer, load_transformer
+from ..model.rope import install_rope
+from ..model.single_frame import single_frame
+from ..model.vae import load_vae
 from .architecture import build_text_encoder, build_tokenizer, build_transformer
-from .assemble import MICRO_SETTINGS, stored_as_half, write_models, write_vae
 from .cache import vae_print
 from .config import TransformerConfig
-from .flow import draw_times, layer_loss, noise_generator, noisy_sequence
+from .estimate import describe_plan
+from .export import MICRO_SETTINGS, stored_as_half, write_models, write_vae
+from .flow_loss import draw_times, layer_loss, noise_generator, noisy_sequence
+from .loop import TrainingRun
+from .lora import add_lora, write_lora
 from .muon import Muon
-from .plan import describe_plan
 from .processes import average_gradients, open_accelerator
 from .prompts import CachedPrompts, PromptEncoder
-from .run import FREE, TrainingRun
 from .schedule import Average, rate, set_rate
 from .sheets import draw_sheet
 from .sources import Batch, CacheSource, ImageSource
@@ -60,7 +61,7 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
     """Run to the end, or go on with what a stopped run left in `out`.
 
     Writes `out/checkpoint` (a complete checkpoint with averaged weights) or `out/lora.safetensors`, and what
-    `run.TrainingRun` writes.
+    `loop.TrainingRun` writes.
 
     Raises:
         OmniAlphaError: anything a user can mend, before the first step where possible.

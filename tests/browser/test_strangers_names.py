@@ -14,7 +14,8 @@ import pytest
 import torch
 from psd_tools.constants import BlendMode
 
-from omnialpha.files.formats import Stack, write_stack
+from omnialpha.files.formats import write_stack
+from omnialpha.files.stack import Stack
 
 pytestmark = pytest.mark.slow
 

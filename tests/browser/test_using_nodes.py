@@ -14,8 +14,9 @@ import frontend
 import pytest
 import torch
 
-from omnialpha.checkpoint import find_checkpoint
-from omnialpha.files.formats import Stack, read_stack, write_stack
+from omnialpha.checkpoint.weights import find_checkpoint
+from omnialpha.files.formats import read_stack, write_stack
+from omnialpha.files.stack import Stack
 from omnialpha.tasks import TASKS
 
 pytestmark = pytest.mark.slow

@@ -123,8 +123,8 @@ def _write_trained_lora(dit: Path, file: Path) -> None:
     from diffusers import QwenImageTransformer2DModel
     from safetensors.torch import load_file
 
-    from omnialpha.train.adapters import add_lora, write_lora
     from omnialpha.train.config import LoraConfig
+    from omnialpha.train.lora import add_lora, write_lora
 
     tensors = load_file(dit / "lora_rank4.safetensors")
     layers = {key.removeprefix("transformer.").split(".lora_")[0] for key in tensors}

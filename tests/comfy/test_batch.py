@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from omnialpha.batch.history import Success, read_entry
 from omnialpha.batch.listener import Listener
-from omnialpha.batch.outcome import Success, read_entry
 from omnialpha.batch.server import Refused, Server
-from omnialpha.cli import main
+from omnialpha.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from omnialpha.files.formats import Stack, read_stack, write_stack
-from omnialpha.layers import clean_hidden, flatten, over_colour, read_layer, write_layer
+from omnialpha.files.formats import read_stack, write_stack
+from omnialpha.files.pictures import read_layer, write_layer
+from omnialpha.files.stack import Stack
+from omnialpha.layers.compositing import clean_hidden, flatten, over_colour
 
 
 @pytest.fixture(scope="module")
@@ -202,8 +204,8 @@ def test_core_nodes_agree_about_alpha(comfy, graph, stack):
 
 def test_tools(comfy, graph, stack):
     """Edit, trimap, refine and linear light, as the library has them."""
-    from omnialpha.layers import trimap
-    from omnialpha.refining import refine
+    from omnialpha.layers.compositing import trimap
+    from omnialpha.layers.refining import refine
 
     layers, _, names, *_ = load(graph)
     swapped, _, new_names, *_ = graph.add("OmniAlphaEditLayers", layers=layers, order="1, 0+1", names=names)

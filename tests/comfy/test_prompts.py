@@ -15,11 +15,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from omnialpha.checkpoint_folder import Checkpoint
+from omnialpha.checkpoint.folder import Checkpoint
 from omnialpha.errors import OmniAlphaError
-from omnialpha.loading import load_tokenizer
+from omnialpha.model.loading import load_tokenizer
+from omnialpha.model.text import encode_prompt, full_prompt
 from omnialpha.request import Request
-from omnialpha.text import encode_prompt, full_prompt
 
 HERE = Path(__file__).resolve().parent
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from omnialpha.vae_weights import to_wan
+from omnialpha.checkpoint.vae_keys import to_wan
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 

@@ -21,7 +21,7 @@ def reference(name: str) -> dict[str, torch.Tensor]:
 def check_sigmas_are_diffusers_bit_for_bit():
     """The node's; the task node calls the same function."""
     model, _, _ = micro()
-    assert part("nodes.task").sigmas is part("omnialpha.sampling").sigmas
+    assert part("nodes.task").sigmas is part("omnialpha.model.sampling").sigmas
     levels = reference("sigmas")
     for name, wanted in levels.items():
         steps, tokens = map(int, name.split("."))
@@ -40,7 +40,7 @@ def load_golden(lora: bool):
 
 
 def check_runs_end_where_diffusers_ends():
-    sampling, library = part("nodes.adapters.sampling"), part("omnialpha.sampling")
+    sampling, library = part("nodes.adapters.sampling"), part("omnialpha.model.sampling")
     tensors, measured = reference("runs"), {}
     with safe_open(Path(job["reference"]) / "runs.safetensors", "pt") as file:
         runs = {name: json.loads(about) for name, about in file.metadata().items()}
@@ -127,7 +127,7 @@ def check_load_checkpoint_reads_the_loras_alpha():
 
 def check_load_checkpoint_judges_the_vaes_statistics():
     """As the library does, before anything heavy is loaded."""
-    folder, library = copied_micro("odd-vae"), part("omnialpha.vae_weights")
+    folder, library = copied_micro("odd-vae"), part("omnialpha.checkpoint.vae_keys")
     path = folder / "vae/config.json"
     good = json.loads(path.read_text())
     changes = (

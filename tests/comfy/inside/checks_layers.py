@@ -120,7 +120,7 @@ def check_saved_files_carry_the_graph():
     import folder_paths
 
     save, hidden = (
-        part("nodes.adapters.files").save_layers,
+        part("nodes.adapters.output_pictures").save_layers,
         SimpleNamespace(prompt={"1": 2}, extra_pnginfo={"workflow": {"x": 1}}),
     )
     layer = part("nodes.adapters.images").to_layers(picture(1, channels=4))[0]

@@ -112,11 +112,11 @@ def check_the_public_folder_layout():
     target = "transformer_blocks.0.attn.to_q"
     down, up = torch.randn(3, 128), torch.zeros(128, 3)
     save_file({f"{target}.lora_A.weight": down, f"{target}.lora_B.weight": up}, folder / "lora/weights.safetensors")
-    assert "public" in part("nodes.adapters.folders").checkpoint_names()
+    assert "public" in part("nodes.adapters.model_folders").checkpoint_names()
     model, _, vae = run("OmniAlphaLoadCheckpoint", "public")
     assert list(model.patches) == [f"diffusion_model.{target}.weight"] and vae.output_channels == 4
     settings = part("nodes.adapters.settings").settings_of(model)
-    assert settings.tasks == part("omnialpha.settings").PUBLIC and settings.pixel_budget == 1024**2
+    assert settings.tasks == part("omnialpha.checkpoint.settings").PUBLIC and settings.pixel_budget == 1024**2
     (folder / "tokenizer/tokenizer.json").unlink()
     (folder / "tokenizer/merges.txt").unlink()
     fails(lambda: run("OmniAlphaLoadCheckpoint", "public"), "not a complete checkpoint", "tokenizer")
@@ -207,7 +207,7 @@ def check_models_derived_from_qwen_images_are_named():
 
 def check_guidance_is_the_librarys():
     guidance = part("nodes.adapters.guidance")
-    library, sequence = part("omnialpha.sampling"), part("omnialpha.sequence")
+    library, sequence = part("omnialpha.model.sampling"), part("omnialpha.layers.sequence")
     generator = torch.Generator().manual_seed(0)
     cond, uncond = (torch.randn(1, 16, 2, 6, 4, generator=generator) for _ in range(2))
     wanted = library.guide(*(sequence.pack(v, [])[0] for v in (cond, uncond)), 4.0)
@@ -222,14 +222,14 @@ def check_guidance_is_the_librarys():
 def check_noise_is_the_librarys():
     latent = part("nodes.adapters.sampling").empty_latent(3, (64, 48))["samples"]
     noise = comfy.sample.prepare_noise(latent, 123)
-    assert torch.equal(noise, part("omnialpha.sampling").initial_noise(123, 3, 8, 6))
+    assert torch.equal(noise, part("omnialpha.model.sampling").initial_noise(123, 3, 8, 6))
 
 
 def check_settings_and_statistics_travel():
     model, clip, vae = micro()
     settings = part("nodes.adapters.settings")
     stated = settings.settings_of(model.clone())
-    assert stated.pixel_budget == part("omnialpha.settings").read_settings(job["micro"]).pixel_budget
+    assert stated.pixel_budget == part("omnialpha.checkpoint.settings").read_settings(job["micro"]).pixel_budget
     assert settings.settings_of(clip.clone().patcher) is stated and settings.settings_of(vae.patcher) is stated
     config = json.loads((Path(job["micro"]) / "vae/config.json").read_text())
     mean = model.model.latent_format.latents_mean.flatten()
@@ -314,7 +314,7 @@ def check_nothing_is_left_in_the_models():
 
 def check_sigmas_are_the_librarys():
     model, _, _ = micro()
-    library, stated = part("omnialpha.sampling"), part("nodes.adapters.settings").settings_of(model)
+    library, stated = part("omnialpha.model.sampling"), part("nodes.adapters.settings").settings_of(model)
     latent = part("nodes.adapters.sampling").empty_latent(2, (96, 64))
     tokens = 2 * 6 * 4
     (found,) = run("OmniAlphaSigmas", latent, 0, model)

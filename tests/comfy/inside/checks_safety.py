@@ -92,7 +92,7 @@ def check_values_that_no_list_offers():
 
 
 def check_paths_stay_in_their_folder():
-    confined = part("nodes.adapters.places").confined
+    confined = part("nodes.adapters.input_files").confined
     assert confined("a/../b.png", "/base/input", posixpath) == Path("/base/input/b.png")
     for name in ("..", "../x", "/x", "a/../../x", "../input-2/x", "//x", "x\0"):
         fails(lambda name=name: confined(name, "/base/input", posixpath), "outside ComfyUI's input folder")
@@ -115,7 +115,10 @@ def check_saving_stays_in_the_output_folder():
 
 def check_lists_hold_no_markup():
     """Classic nodes of older frontends show a list's entries as HTML."""
-    places, folders, models = (*map(part, ("nodes.adapters.places", "nodes.adapters.folders")), folder_paths.models_dir)
+    places, folders, models = (
+        *map(part, ("nodes.adapters.input_files", "nodes.adapters.model_folders")),
+        folder_paths.models_dir,
+    )
     name = "<img src=x onerror=alert(1)>"
     file = Path(folder_paths.get_input_directory()) / f"{name}.png"
     file.write_bytes(b"")

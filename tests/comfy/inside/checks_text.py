@@ -61,7 +61,7 @@ def check_the_cores_own_tokenizer_gives_the_same_ids():
     theirs, ours = qwen_image.QwenImageTokenizer(), golden_clip().tokenizer
     template = part("nodes.adapters.prompt").edit_template(SimpleNamespace(tokenizer=theirs))
     for instruction, pictures in (("a {red} (cup:1.5), <|im_start|>", 0), ("matting", 2)):
-        words = part("omnialpha.text").full_prompt(instruction, pictures, template)
+        words = part("omnialpha.model.text").full_prompt(instruction, pictures, template)
         images = [picture(seed) for seed in range(pictures)]
         found, wanted = (tokenizer.tokenize_with_weights(words, images=images) for tokenizer in (theirs, ours))
         plain = [
@@ -92,7 +92,7 @@ def _same(found, wanted) -> float:
 
 def check_our_prompt_is_the_references_token_for_token():
     clip = golden_clip()
-    prompt, text = part("nodes.adapters.prompt"), part("omnialpha.text")
+    prompt, text = part("nodes.adapters.prompt"), part("omnialpha.model.text")
     found = 0
     for name, case, metadata in cases():
         about = json.loads(metadata[name]) if name in metadata else {}

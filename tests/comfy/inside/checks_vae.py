@@ -19,7 +19,7 @@ def weights():
 
 def layouts():
     """The fixture's VAE by every way to load it."""
-    vae, rename = part("nodes.adapters.layer_vae"), part("omnialpha.vae_weights").to_wan
+    vae, rename = part("nodes.adapters.layer_vae"), part("omnialpha.checkpoint.vae_keys").to_wan
     yield "diffusers keys", vae.build_vae(weights(), "fixture")
     yield "wan keys", vae.build_vae(rename(weights()), "fixture")
     yield "core VAELoader", comfy.sd.VAE(sd=rename(weights()))
@@ -123,7 +123,7 @@ def check_bad_vaes_and_latents_are_named():
     holed = weights()
     holed.pop("decoder.conv_out.bias")
     fails(lambda: codec.build_vae(holed, "holed.safetensors"), "holed.safetensors", "1 tensors are missing")
-    rgb = comfy.sd.VAE(sd=part("omnialpha.vae_weights").to_wan(rgb_weights()))
+    rgb = comfy.sd.VAE(sd=part("omnialpha.checkpoint.vae_keys").to_wan(rgb_weights()))
     fails(lambda: codec.encode(rgb, [torch.zeros(4, 16, 16)]), "3 colour", "OmniAlpha Load VAE")
     fails(lambda: codec.encode(vae, [torch.zeros(4, 20, 16)]), "16x20", "multiples of 16")
     fails(lambda: codec.decode(vae, torch.zeros(1, 4, 8, 8)), "[1, 4, 1, 8, 8]")
@@ -139,7 +139,7 @@ def check_every_public_key_has_its_place():
                      temperal_downsample=[False, True, True], **sides)  # fmt: skip
     wanted = {name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}
     published = {name: torch.empty(shape, device="meta") for name, shape in job["full_vae"].items()}
-    renamed = part("omnialpha.vae_weights").to_wan(published)
+    renamed = part("omnialpha.checkpoint.vae_keys").to_wan(published)
     assert {name: tuple(tensor.shape) for name, tensor in renamed.items()} == wanted
     return {"tensors": len(wanted)}
 
@@ -207,7 +207,7 @@ def check_vae_files_of_both_folders():
 
     import folder_paths
 
-    folders, models = part("nodes.adapters.folders"), Path(folder_paths.models_dir)
+    folders, models = part("nodes.adapters.model_folders"), Path(folder_paths.models_dir)
     source = golden("vae/diffusion_pytorch_model.safetensors")
     for name in ("vae/mine.safetensors", "omnialpha/rgba_vae/model.safetensors", "omnialpha/lora/other.safetensors"):
         (models / name).parent.mkdir(parents=True, exist_ok=True)

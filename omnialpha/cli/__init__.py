@@ -1,0 +1,1 @@
+"""The commands of `python -m omnialpha`, a file each; `main` puts them together."""

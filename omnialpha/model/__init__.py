@@ -1,0 +1,1 @@
+"""The model: positions, tokens, text, VAE, sampling, and loading them."""
