@@ -28,5 +28,6 @@ class OmniAlphaWarning(UserWarning):
     def __str__(self) -> str:
         return readable(super().__str__())
 
+
 class Cancelled(Exception):
     """A callback asked a run to stop."""

@@ -131,7 +131,7 @@ def test_a_guide_follows_the_picture(pictures):
 
 
 def test_texts_from_a_table(pictures, workflow):
-    Path("t.csv").write_text("image,text\na.png,an apple\nb,\"a pear, green\"\n")
+    Path("t.csv").write_text('image,text\na.png,an apple\nb,"a pear, green"\n')
     rows = list(from_patterns({"image": "in", "text": "t.csv"}))
     assert [row.values["text"] for row in rows] == ["an apple", "a pear, green"]
     Path("t.csv").write_text("image,text\na.png,an apple\n")

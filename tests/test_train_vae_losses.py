@@ -170,6 +170,7 @@ def test_what_is_trained():
 
 # Perceptual weights
 
+
 def vgg(**more) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     tensors, channels, index = {}, 3, 0

@@ -1,6 +1,6 @@
 """Draw docs/images/icon.png, the picture ComfyUI Manager shows: an alpha cut out of the uppermost of three layers.
 
-    python tools/draw_icon.py
+python tools/draw_icon.py
 """
 
 from __future__ import annotations

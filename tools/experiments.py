@@ -102,9 +102,7 @@ def interference_runs(seed: int) -> list[Run]:
 
 def on_triplets(rows: Iterable[tuple[str, list[str], Iterable[str]]], seed: int) -> list[Run]:
     """Runs of rows (name, changes, tasks to measure)."""
-    return [
-        Run(f"{name}-{seed}", (*changes, f"seed={seed}"), ((TEST, tuple(tasks)),)) for name, changes, tasks in rows
-    ]
+    return [Run(f"{name}-{seed}", (*changes, f"seed={seed}"), ((TEST, tuple(tasks)),)) for name, changes, tasks in rows]
 
 
 def stack_runs(seed: int) -> list[Run]:

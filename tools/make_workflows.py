@@ -16,6 +16,8 @@ from public_workflows import LORA, PUBLIC, TEXT_ENCODER, VAE, Public, models, pu
 from workflow_builder import Board, Wire
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+
+
 def public(row: Public) -> dict:
     """A workflow for the public checkpoint: loaders, task, layers."""
     board = Board()

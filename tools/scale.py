@@ -1,8 +1,8 @@
 """How long a batch takes and what it costs: `measure` a worker's seconds, those of `ray`, and `plan` with them.
 
-    python tools/scale.py measure --checkpoint PATH --task decomposition_auto --size 1024
-    python tools/scale.py ray
-    python tools/scale.py plan --pictures 1000000 --gpus 10 100 --model 5 --price 2
+python tools/scale.py measure --checkpoint PATH --task decomposition_auto --size 1024
+python tools/scale.py ray
+python tools/scale.py plan --pictures 1000000 --gpus 10 100 --model 5 --price 2
 """
 
 from __future__ import annotations

@@ -321,6 +321,4 @@ class Worker:
 
     def _failed(self, flight: Flight, kind: str, reason: str) -> None:
         del self.flights[flight.prompt_id]
-        self.board.failed(
-            flight.job, flight.prompt_id, self.server.name, kind=kind, reason=reason, now=self.clock()
-        )
+        self.board.failed(flight.job, flight.prompt_id, self.server.name, kind=kind, reason=reason, now=self.clock())

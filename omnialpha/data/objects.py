@@ -29,10 +29,7 @@ IMAGES = "@lobehub/fluent-emoji-3d"
 NAMES = "unicode-emoji-json"
 PICTURES = (".png", ".webp", ".tif", ".tiff", ".gif", ".avif")  # formats that hold alpha
 # Letters and pictograms of the DejaVu fonts, each with a shape of its own.
-GLYPHS = (
-    "ABCDEFGHJKMNPQRSTWXYZ23456789&@#%?$"
-    "☀☁☂☃☄★☎☔☕☘☠☢☣☮☯☸☺☻☼☾♔♕♖♗♘♚♛♜♝♞♟♣♥♫♻⚀⚅⚐⚑⚒⚓⚔⚕⚖⚗⚘⚙⚛⚜⚡✂✆✈✉✌✍✎✒✗✪✻✿❀❄❆❖❤❦➤"
-)
+GLYPHS = "ABCDEFGHJKMNPQRSTWXYZ23456789&@#%?$☀☁☂☃☄★☎☔☕☘☠☢☣☮☯☸☺☻☼☾♔♕♖♗♘♚♛♜♝♞♟♣♥♫♻⚀⚅⚐⚑⚒⚓⚔⚕⚖⚗⚘⚙⚛⚜⚡✂✆✈✉✌✍✎✒✗✪✻✿❀❄❆❖❤❦➤"
 TYPESET = {"black", "white", "heavy", "sign", "suit"}  # in names of characters: says nothing about the thing shown
 HELD_OUT_PERCENT = 15
 TRIES = 20  # pictures in a row that cannot be read before a folder counts as broken

@@ -36,9 +36,7 @@ def writing(path: Path, advice: str = _ADVICE) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DiskError(
-            f"Could not write {path}: {error.strerror or error}. {advice}"
-        ) from error
+        raise DiskError(f"Could not write {path}: {error.strerror or error}. {advice}") from error
 
 
 def write_new(path: Path, write: Callable[[BinaryIO], None]) -> None:

@@ -128,9 +128,7 @@ class LayerRope(nn.Module):
         extents = _extents(img_shapes)
         length = _text_length(txt_seq_lens if max_txt_seq_len is None else max_txt_seq_len)
         device = torch.device("cpu" if device is None else device)
-        table = _rotations(
-            extents, length, tuple(self.axes_dim), theta=self.theta, axis=self.axis, device=device
-        )
+        table = _rotations(extents, length, tuple(self.axes_dim), theta=self.theta, axis=self.axis, device=device)
         return table[length:], table[:length]
 
     def extra_repr(self) -> str:

@@ -90,4 +90,3 @@ def write_models(
     write_json(out / "scheduler/scheduler_config.json", SCHEDULER)
     write_json(out / "model_index.json", MODEL_INDEX)
     write_json(out / "omnialpha.json", settings.to_json())
-
