@@ -22,16 +22,25 @@ class OmniAlphaAlpha(io.ComfyNode):
             inputs=[
                 io.Image.Input("layers", tooltip="RGBA layers."),
                 io.Int.Input(
-                    "transparent_to", default=0, min=0, max=254,
+                    "transparent_to",
+                    default=0,
+                    min=0,
+                    max=254,
                     tooltip="Alpha up to this, of 255, becomes fully transparent; 0 changes nothing. 5 clears haze.",
                 ),
                 io.Int.Input(
-                    "opaque_from", default=255, min=1, max=255,
+                    "opaque_from",
+                    default=255,
+                    min=1,
+                    max=255,
                     tooltip="Alpha from this, of 255, becomes opaque; 255 changes nothing. 250 fills thin spots.",
                 ),
                 clean_input(),
                 io.Combo.Input(
-                    "mask_polarity", options=[OPAQUE, TRANSPARENT], default=OPAQUE, optional=True,
+                    "mask_polarity",
+                    options=[OPAQUE, TRANSPARENT],
+                    default=OPAQUE,
+                    optional=True,
                     tooltip=f"What white means in the mask that comes out. '{OPAQUE}' selects the object, as guides, "
                     f"inpainting and compositing want it; '{TRANSPARENT}' is what JoinImageWithAlpha wants.",
                 ),
@@ -40,7 +49,7 @@ class OmniAlphaAlpha(io.ComfyNode):
                 io.Image.Output("layers", display_name="layers", tooltip="RGBA, straight alpha."),
                 io.Mask.Output("mask", display_name="mask", tooltip="Alpha, in the polarity chosen."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, layers, transparent_to, opaque_from, clean_hidden=True, mask_polarity=OPAQUE) -> io.NodeOutput:

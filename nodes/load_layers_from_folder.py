@@ -52,11 +52,13 @@ class OmniAlphaLoadLayersFromFolder(io.ComfyNode):
                     "names", display_name="names", is_output_list=True, tooltip="Of the layers, one per line."
                 ),
                 io.String.Output(
-                    "files", display_name="files", is_output_list=True,
+                    "files",
+                    display_name="files",
+                    is_output_list=True,
                     tooltip="One by one: the file's name without its ending. One stack: the folder's name.",
                 ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def validate_inputs(cls, source, folder):

@@ -65,16 +65,26 @@ class OmniAlphaTask(io.ComfyNode):
                     tooltip="What the model is told. Empty: the task's own wording. {text} stands for the text above.",
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True,
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
                     tooltip="Where the noise starts. The same seed gives the same layers again.",
                 ),
                 steps_input(),
                 io.Float.Input(
-                    "guidance", default=0.0, min=0.0, max=30.0, step=0.1,
+                    "guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=30.0,
+                    step=0.1,
                     tooltip="0: what the checkpoint asks for. 1: none, twice as fast.",
                 ),
                 io.Combo.Input(
-                    "sampler", options=comfy.samplers.SAMPLER_NAMES, default="euler",
+                    "sampler",
+                    options=comfy.samplers.SAMPLER_NAMES,
+                    default="euler",
                     tooltip="How steps are taken. euler is what the model was trained and measured with.",
                 ),
                 fit_input(),
@@ -90,7 +100,7 @@ class OmniAlphaTask(io.ComfyNode):
                 io.Image.Output("composite", display_name="composite", tooltip="The layers over each other, RGBA."),
             ],
             hidden=[io.Hidden.unique_id],
-        )  # fmt: skip
+        )
 
     @classmethod
     def validate_inputs(cls, task, text="", instruction="", image=_OPEN, guide=_OPEN):
@@ -108,17 +118,44 @@ class OmniAlphaTask(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, vae, task, text, instruction, seed, steps, guidance, sampler, fit,
-        image=None, guide=None, negative="", width=0, height=0, snap_alpha=False,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        clip,
+        vae,
+        task,
+        text,
+        instruction,
+        seed,
+        steps,
+        guidance,
+        sampler,
+        fit,
+        image=None,
+        guide=None,
+        negative="",
+        width=0,
+        height=0,
+        snap_alpha=False,
+    ) -> io.NodeOutput:
         chosen(sampler, comfy.samplers.SAMPLER_NAMES, "sampler")
         model = ensure_patched(model)
         settings = settings_of(model, clip.patcher, vae.patcher)
         plan = _plan(
-            settings, image, guide, cls.hidden.unique_id if cls.hidden else None, task=task, text=text,
-            instruction=instruction, seed=seed, steps=steps or None, guidance=guidance or None, fit=fit,
-            negative=negative, size=explicit_size(width, height), snap=snap_alpha,
-        )  # fmt: skip
+            settings,
+            image,
+            guide,
+            cls.hidden.unique_id if cls.hidden else None,
+            task=task,
+            text=text,
+            instruction=instruction,
+            seed=seed,
+            steps=steps or None,
+            guidance=guidance or None,
+            fit=fit,
+            negative=negative,
+            size=explicit_size(width, height),
+            snap=snap_alpha,
+        )
         layers = to_bytes_exactly(run(plan, settings, model=model, clip=clip, vae=vae, sampler=sampler))
         composite = to_bytes_exactly([flatten(layers)])
         return io.NodeOutput(to_image(layers, plan.names), transparency(layers), to_image(composite))

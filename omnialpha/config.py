@@ -51,9 +51,10 @@ def from_dict(kind: type[T], data: Mapping[str, Any], where: str) -> T:
             hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(fields)}."
             raise OmniAlphaError(f"{where}: no setting is called {key!r}. {hint}")
     needed = [
-        name for name, field in fields.items()
+        name
+        for name, field in fields.items()
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING and name not in data
-    ]  # fmt: skip
+    ]
     if needed:
         raise OmniAlphaError(f"{where}: {needed[0]!r} is missing.")
     return kind(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in data.items()})

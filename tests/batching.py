@@ -51,10 +51,18 @@ class Trial:
         times = {"now": self.clock(), "grace": self.limits.grace}
         self.board = Board(self.ready.jobs, names, journal, self.events.append, **times)
         self.workers = [
-            Worker(self.wrap(server), self.workflow, self.board, journal=journal, folder=self.folder,
-                   limits=self.limits, clock=self.clock, new_id=self._new_id)
+            Worker(
+                self.wrap(server),
+                self.workflow,
+                self.board,
+                journal=journal,
+                folder=self.folder,
+                limits=self.limits,
+                clock=self.clock,
+                new_id=self._new_id,
+            )
             for server in self.servers
-        ]  # fmt: skip
+        ]
 
     def _new_id(self) -> str:
         self._ids += 1

@@ -47,10 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header() -> list[str]:
     skips = _skips()
     lines = [
-        f"ComfyUI {found.version} TESTS ARE SKIPPED: {found.why_not}" if found.why_not else
-        f"ComfyUI {found.version}: {found.folder}"
+        f"ComfyUI {found.version} TESTS ARE SKIPPED: {found.why_not}"
+        if found.why_not
+        else f"ComfyUI {found.version}: {found.folder}"
         for found in FOUND
-    ]  # fmt: skip
+    ]
     if "comfy" not in skips:
         browser = skips.get("browser")
         lines.append(f"browser: {frontend.find_chromium()}" if not browser else f"BROWSER TESTS ARE SKIPPED: {browser}")

@@ -94,8 +94,12 @@ class PretendServer:
 
     def _entry(self, prompt_id: str, prompt: dict, content: bytes) -> dict:
         if content == BAD:
-            error = {"node_id": "1", "node_type": "LoadImage", "exception_type": "PIL.UnidentifiedImageError",
-                     "exception_message": "cannot identify image file"}  # fmt: skip
+            error = {
+                "node_id": "1",
+                "node_type": "LoadImage",
+                "exception_type": "PIL.UnidentifiedImageError",
+                "exception_message": "cannot identify image file",
+            }
             return {"outputs": {}, "status": {"status_str": "error", "messages": [["execution_error", error]]}}
         files = self.remembered.setdefault(json.dumps(prompt), [])
         for layer in range(len(files), self.outputs):

@@ -97,8 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return 200, b""
             if path == "/queue":
                 running, pending = owner.queue()
-                return _json({"queue_running": [[0, key] for key in running],
-                              "queue_pending": [[0, key] for key in pending]})  # fmt: skip
+                return _json(
+                    {"queue_running": [[0, key] for key in running], "queue_pending": [[0, key] for key in pending]}
+                )
             if path.startswith("/history/"):
                 key = path.rpartition("/")[2]
                 entry = owner.history(key)
@@ -111,8 +112,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _upload(self, body: bytes) -> dict:
         head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
-        parts = {part.get_param("name", header="content-disposition"): part
-                 for part in BytesParser().parsebytes(head + body).get_payload()}  # fmt: skip
+        parts = {
+            part.get_param("name", header="content-disposition"): part
+            for part in BytesParser().parsebytes(head + body).get_payload()
+        }
         folder, name = parts["subfolder"].get_payload().strip(), parts["image"].get_filename()
         self.owner.files[f"{folder}/{name}"] = parts["image"].get_payload(decode=True)
         return {"name": name, "subfolder": folder, "type": "input"}
@@ -133,5 +136,7 @@ def _json(value) -> tuple[int, bytes]:
 def websocket_answer(key: str) -> bytes:
     """What a server says to a websocket's opening (RFC 6455, section 1.3)."""
     accept = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
-    return (f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Accept: {accept}\r\n\r\n").encode()  # fmt: skip
+    return (
+        f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    ).encode()

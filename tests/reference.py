@@ -111,11 +111,14 @@ def sample(run: Run, lora: Path | None = None) -> torch.Tensor:
     for t in clock.timesteps:
         cond, uncond = (
             transformer(
-                hidden_states=torch.cat([x, *clean], dim=1), timestep=t.expand(1) / 1000,
-                encoder_hidden_states=drawn[name], img_shapes=shapes, return_dict=False,
+                hidden_states=torch.cat([x, *clean], dim=1),
+                timestep=t.expand(1) / 1000,
+                encoder_hidden_states=drawn[name],
+                img_shapes=shapes,
+                return_dict=False,
             )[0][:, : x.shape[1]]
             for name in ("context", "negative")
-        )  # fmt: skip
+        )
         if run.guidance > 1:
             combined = uncond + run.guidance * (cond - uncond)
             cond = combined * (torch.norm(cond, dim=-1, keepdim=True) / torch.norm(combined, dim=-1, keepdim=True))
@@ -200,9 +203,10 @@ def write(folder: Path) -> None:
         f"{name}.{key}": tensor.contiguous()
         for name, run in RUNS.items()
         for key, tensor in {
-            **draw(run), "out": sample(run, folder / "lora/pytorch_lora_weights.safetensors" if run.lora else None),
+            **draw(run),
+            "out": sample(run, folder / "lora/pytorch_lora_weights.safetensors" if run.lora else None),
         }.items()
-    }  # fmt: skip
+    }
     pictures = {
         f"{name}.{key}": tensor
         for name, size in PICTURES.items()

@@ -25,11 +25,13 @@ def open_accelerator(precision: str):
     given = yaml.safe_load(CONFIG.read_text())["fsdp_config"]
     given = {key.removeprefix("fsdp_"): value for key, value in given.items()}
     plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=given.pop("version"), auto_wrap_policy=given.pop("auto_wrap_policy").lower(),
+        fsdp_version=given.pop("version"),
+        auto_wrap_policy=given.pop("auto_wrap_policy").lower(),
         transformer_cls_names_to_wrap=[given.pop("transformer_layer_cls_to_wrap")],
-        cpu_ram_efficient_loading=given.pop("cpu_ram_efficient_loading"), state_dict_type=given.pop("state_dict_type"),
+        cpu_ram_efficient_loading=given.pop("cpu_ram_efficient_loading"),
+        state_dict_type=given.pop("state_dict_type"),
         reshard_after_forward=given.pop("reshard_after_forward"),
-    )  # fmt: skip
+    )
     assert not given, f"new in the configuration: {given}"
     accelerator = Accelerator(cpu=True, mixed_precision="no")
     accelerator.state.fsdp_plugin = plugin

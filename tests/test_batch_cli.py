@@ -41,9 +41,16 @@ def batch(tmp_path, http):
     inputs(tmp_path / "in", [b"1", b"2", BAD, b"4"])
     (tmp_path / "w.json").write_text(json.dumps(WORKFLOW))
     return lambda *more: [
-        "batch", str(tmp_path / "w.json"), "--image", f"{tmp_path}/in/*.png", "--server", http.url,
-        "--out", str(tmp_path / "out"), *more,
-    ]  # fmt: skip
+        "batch",
+        str(tmp_path / "w.json"),
+        "--image",
+        f"{tmp_path}/in/*.png",
+        "--server",
+        http.url,
+        "--out",
+        str(tmp_path / "out"),
+        *more,
+    ]
 
 
 def start(arguments: list[str]) -> subprocess.Popen:

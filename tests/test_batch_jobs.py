@@ -36,8 +36,12 @@ def pictures(tmp_path, monkeypatch) -> Path:
 
 
 def two_loaders(*titles: str) -> Workflow:
-    return Workflow({str(i): {"class_type": "LoadImage", "inputs": {"image": "x.png"}, "_meta": {"title": title}}
-                     for i, title in enumerate(titles, 1)})  # fmt: skip
+    return Workflow(
+        {
+            str(i): {"class_type": "LoadImage", "inputs": {"image": "x.png"}, "_meta": {"title": title}}
+            for i, title in enumerate(titles, 1)
+        }
+    )
 
 
 def test_inputs_are_found_by_title_id_and_role(workflow):
@@ -115,8 +119,10 @@ def test_a_pattern_gives_a_job_per_file(workflow, pictures):
     values = {"image": "in/**/*.[pJ]*", "Cut.text": "a {stem} of {folder}, {number}"}
     jobs = make_jobs(workflow, from_patterns(values), NAME)
     assert [(job.folder, job.name, job.values[Target("2", "text")]) for job in jobs] == [
-        ("", "a", "a a of , 1"), ("", "b", "a b of , 2"), ("sub", "a", "a a of sub, 3"),
-    ]  # fmt: skip
+        ("", "a", "a a of , 1"),
+        ("", "b", "a b of , 2"),
+        ("sub", "a", "a a of sub, 3"),
+    ]
     assert isinstance(jobs[0].values[IMAGE], File) and jobs[0].files[0].upload_name.endswith(".png")
     assert len({job.id for job in jobs}) == 3
 

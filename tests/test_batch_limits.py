@@ -10,9 +10,17 @@ from omnialpha.batch.history import LIMITS
 
 # Failures of the job itself, and after how many of them it is set aside; the others are the servers' fault.
 OWN = {
-    "refused": 1, "too large": 1, "changed": 1, "no results": 1, "failed": 2,
-    "interrupted": 3, "vanished": 3, "crashed": 3, "damaged": 3, "server error": 3,
-}  # fmt: skip
+    "refused": 1,
+    "too large": 1,
+    "changed": 1,
+    "no results": 1,
+    "failed": 2,
+    "interrupted": 3,
+    "vanished": 3,
+    "crashed": 3,
+    "damaged": 3,
+    "server error": 3,
+}
 MANY = 12
 
 

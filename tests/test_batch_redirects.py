@@ -81,8 +81,17 @@ def test_nothing_goes_to_another_server(other, file, operation, status):
     assert not other.seen and first.seen
 
 
-@pytest.mark.parametrize("spelling", ["//127.0.0.1:{port}/x", "http://me:pw@127.0.0.1:{port}/", "https://127.0.0.1:{own}/",
-                                      "http://localhost:{own}/", "http://[bad", "ftp://127.0.0.1/"])  # fmt: skip
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "//127.0.0.1:{port}/x",
+        "http://me:pw@127.0.0.1:{port}/",
+        "https://127.0.0.1:{own}/",
+        "http://localhost:{own}/",
+        "http://[bad",
+        "ftp://127.0.0.1/",
+    ],
+)
 def test_another_server_however_it_is_spelt(other, spelling):
     ports = {"port": other.server_address[1]}
     with Recorder(lambda path: (302, {"Location": spelling.format(**ports)}, {})) as first:
@@ -99,13 +108,17 @@ def test_a_server_that_says_elsewhere_how_much_it_takes(other):
 
 
 def test_a_server_may_send_us_on_within_itself(other):
-    moved = lambda path: (307, {"Location": "/api/system_stats"}, {}) if path == "/system_stats" else (  # noqa: E731
-        200, {}, {"system": {"comfyui_version": "0.9.9"}})  # fmt: skip
+    def moved(path: str) -> tuple:
+        if path == "/system_stats":
+            return 307, {"Location": "/api/system_stats"}, {}
+        return 200, {}, {"system": {"comfyui_version": "0.9.9"}}
+
     with Recorder(moved) as first:
         assert Server(first.url, SECRETS).check() == "0.9.9"
         assert [(path, headers["X-Api-Key"]) for path, headers, _ in first.seen] == [
-            ("/system_stats", "secret"), ("/api/system_stats", "secret")
-        ]  # fmt: skip
+            ("/system_stats", "secret"),
+            ("/api/system_stats", "secret"),
+        ]
 
 
 def test_the_websocket_goes_to_no_other_server():

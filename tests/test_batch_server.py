@@ -89,9 +89,11 @@ ERRORS = {"4": {"class_type": "Task", "errors": [{"message": "Value not in list"
 
 
 def test_400_carries_the_reasons(http, client):
-    http.answers["/prompt"] = [(400, json.dumps({"error": {"message": "failed"}, "node_errors": ERRORS}).encode()),
-                               (400, b'{"error": {"message": "Node X does not exist.", "details": "#3"}}'),
-                               (400, b"nonsense")]  # fmt: skip
+    http.answers["/prompt"] = [
+        (400, json.dumps({"error": {"message": "failed"}, "node_errors": ERRORS}).encode()),
+        (400, b'{"error": {"message": "Node X does not exist.", "details": "#3"}}'),
+        (400, b"nonsense"),
+    ]
     for words in ("Task 4: Value not in list", "Node X does not exist. #3", "answered 400"):
         with pytest.raises(Refused, match=re.escape(words)):
             client.submit(WORKFLOW, "i", "me")
@@ -165,9 +167,11 @@ def entry(*messages, status="success", outputs=None) -> dict:
     return {"outputs": outputs or {}, "status": {"status_str": status, "messages": list(messages)}}
 
 
-FILES = {"9": {"images": [{"filename": "a.png", "subfolder": "x", "type": "output"}]},
-         "8": {"images": [{"filename": "p.png", "subfolder": "", "type": "temp"}], "animated": [False]},
-         "7": {"text": ["a caption"]}}  # fmt: skip
+FILES = {
+    "9": {"images": [{"filename": "a.png", "subfolder": "x", "type": "output"}]},
+    "8": {"images": [{"filename": "p.png", "subfolder": "", "type": "temp"}], "animated": [False]},
+    "7": {"text": ["a caption"]},
+}
 
 
 def test_history_entries():

@@ -86,8 +86,11 @@ def test_what_is_missing_is_said_first_and_last(tmp_path):
     names_two = os.pathsep.join(str(tmp_path / name) for name in ("one", "other"))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/comfy/test_preview.py"],
-        cwd=Path(__file__).parent.parent, env={**os.environ, "COMFYUI_PATH": names_two}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "COMFYUI_PATH": names_two},
+        capture_output=True,
+        text=True,
+    )
     first, _, last = done.stdout.partition("collected")
     for name in ("one", "other"):
         why = f"COMFYUI_PATH names {tmp_path / name}, which is no ComfyUI"

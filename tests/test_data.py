@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from omnialpha.data.backgrounds import (  # fmt: skip
+from omnialpha.data.backgrounds import (
     HELD_OUT,
     ODD_PHOTOS,
     PATTERNS,
@@ -19,7 +19,7 @@ from omnialpha.data.backgrounds import (  # fmt: skip
 from omnialpha.data.compose import CHANCES, EFFECTS, Composer, ObjectBank, composite
 from omnialpha.data.examples import opaque
 from omnialpha.data.guides import draw_coarse_mask, draw_mask, draw_trimap
-from omnialpha.data.objects import (  # fmt: skip
+from omnialpha.data.objects import (
     IMAGES,
     NAMES,
     ObjectFile,

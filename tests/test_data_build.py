@@ -161,10 +161,22 @@ def spoil(own: Path, fault: str) -> None:
             file.write('{"id": "cut off", "foregr\n')
 
 
-@pytest.mark.parametrize("fault", [
-    "unreadable picture", "missing picture", "sizes differ", "no alpha channel", "empty alpha", "full alpha",
-    "recomposition", "no soft edge", "missing caption", "near-duplicate", "broken JSON",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "unreadable picture",
+        "missing picture",
+        "sizes differ",
+        "no alpha channel",
+        "empty alpha",
+        "full alpha",
+        "recomposition",
+        "no soft edge",
+        "missing caption",
+        "near-duplicate",
+        "broken JSON",
+    ],
+)
 def test_the_filter_rejects_with_a_reason(own, fault):
     spoil(own, fault)
     report = filter_data(own, FilterLimits())
@@ -292,8 +304,25 @@ def test_familiar_names_have_to_exist(tmp_path):
 @pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_build(tmp_path):
     objects, backgrounds = make_materials(tmp_path / "materials")
-    command = [sys.executable, "-m", "omnialpha", "data", "build", "--objects", str(objects), "--backgrounds",
-               str(backgrounds), "--split", "all", "--count", "100000", "--size", "64", "--workers", "2"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "omnialpha",
+        "data",
+        "build",
+        "--objects",
+        str(objects),
+        "--backgrounds",
+        str(backgrounds),
+        "--split",
+        "all",
+        "--count",
+        "100000",
+        "--size",
+        "64",
+        "--workers",
+        "2",
+    ]
     out = tmp_path / "out"
     started = subprocess.Popen([*command, "--out", str(out)], cwd=ROOT, stderr=subprocess.DEVNULL)
     while started.poll() is None and len(list(out.glob("parts/*.jsonl"))) < 3:

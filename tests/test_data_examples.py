@@ -36,13 +36,17 @@ def test_a_triplet_serves_all_tasks(records):
 
 # What the method says of each family: layers in, layers out (F foreground, B background, C composite, T M R guides).
 TRUTH = {
-    "text_to_rgba": "-F", "text_to_layers": "-BF", "fg_to_full": "F-C", "bg_to_full": "B-C", "fg_to_bg": "F-B",
+    "text_to_rgba": "-F",
+    "text_to_layers": "-BF",
+    "fg_to_full": "F-C",
+    "bg_to_full": "B-C",
+    "fg_to_bg": "F-B",
     "bg_to_fg": "B-F",
 } | {
     f"{family}_{kind}": f"C{guide}-{out}"
     for family, out in (("matting", "F"), ("removal", "B"), ("decomposition", "BF"))
     for kind, guide in (("auto", ""), ("text", ""), ("trimap", "T"), ("mask", "M"), ("coarse_mask", "R"))
-}  # fmt: skip
+}
 LETTERS = {"F": "foreground", "B": "background", "C": "composite", "T": "trimap", "M": "mask", "R": "coarse_mask"}
 
 
@@ -79,8 +83,10 @@ def test_guides_belong_to_the_alpha(records, guide):
 
 def test_sizes_follow_the_pixel_budget(records):
     rule = SizeRule(128 * 128, 16)
-    sides = [derive(records[0], task, np.random.default_rng(0), rule).targets[0].shape[1]
-             for task in ("text_to_rgba", "matting_auto", "matting_mask", "decomposition_mask")]  # fmt: skip
+    sides = [
+        derive(records[0], task, np.random.default_rng(0), rule).targets[0].shape[1]
+        for task in ("text_to_rgba", "matting_auto", "matting_mask", "decomposition_mask")
+    ]
     assert sides == [128, 96, 80, 64]
 
 
@@ -98,12 +104,16 @@ def write_lines(path, lines):
 
 
 def test_supervised_lists_and_stacks(dataset, tmp_path):
-    front, back, shown = (f"{kind}/000000-0{end}.png" for kind, end in
-                          (("foreground", ""), ("background", ""), ("composite", "0")))  # fmt: skip
-    lines = write_lines(tmp_path / "mixed.jsonl", [
-        {"id": 1, "prompt": "cut it out", "input_images": [shown], "output_images": [front]},
-        {"id": "s", "layers": [back, front, front], "composite": shown, "captions": {"layers": ["a", "b", "c"]}},
-    ])  # fmt: skip
+    front, back, shown = (
+        f"{kind}/000000-0{end}.png" for kind, end in (("foreground", ""), ("background", ""), ("composite", "0"))
+    )
+    lines = write_lines(
+        tmp_path / "mixed.jsonl",
+        [
+            {"id": 1, "prompt": "cut it out", "input_images": [shown], "output_images": [front]},
+            {"id": "s", "layers": [back, front, front], "composite": shown, "captions": {"layers": ["a", "b", "c"]}},
+        ],
+    )
     single, stack = read_records(lines, images=dataset).records
     assert isinstance(single, Supervised) and isinstance(stack, StackRecord)
     example = derive(single, "supervised", np.random.default_rng(0))

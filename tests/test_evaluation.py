@@ -121,8 +121,11 @@ def test_the_command_writes_everything(dataset, tmp_path, capsys):
     assert trimap["methods"]["model"]["foreground_mse"]["mean"] == pytest.approx(sum(each) / 2)
     assert trimap["against"]["opaque"]["foreground_mse"]["records"] == 2
     lines = list(csv.DictReader((out / "results.csv").open(encoding="utf-8")))
-    assert sum(float(row["value"]) for row in lines if (row["task"], row["method"], row["measure"])
-               == ("matting_trimap", "model", "foreground_mse")) == pytest.approx(sum(each))  # fmt: skip
+    assert sum(
+        float(row["value"])
+        for row in lines
+        if (row["task"], row["method"], row["measure"]) == ("matting_trimap", "model", "foreground_mse")
+    ) == pytest.approx(sum(each))
     assert {row["pixels"] for row in lines} == {"4096"}
     assert shown.split("\n\n")[0] in (out / "table.md").read_text(encoding="utf-8")
     names = {"fg_to_bg.png", *(f"{task}.png" for task in GUIDED)}
@@ -237,10 +240,14 @@ def test_classical_matting_finds_a_plain_object(records, method):
 
 def test_means_are_paired_where_a_method_failed():
     rows = [
-        {"record": "a", "task": "matting_auto", "pixels": 1, "values": {"model": {"foreground_mse": 0.1},
-                                                                        "knn": {"foreground_mse": 0.2}}},
+        {
+            "record": "a",
+            "task": "matting_auto",
+            "pixels": 1,
+            "values": {"model": {"foreground_mse": 0.1}, "knn": {"foreground_mse": 0.2}},
+        },
         {"record": "b", "task": "matting_auto", "pixels": 1, "values": {"model": {"foreground_mse": 0.9}}},
-    ]  # fmt: skip
+    ]
     results = Results(rows)
     pair = results.paired("matting_auto", "knn", "foreground_mse")
     assert pair["model"] == 0.1 and pair["knn"] == 0.2 and pair["records"] == 1
@@ -251,10 +258,13 @@ def test_means_are_paired_where_a_method_failed():
 
 
 def test_other_kinds_of_records(dataset, pipeline, tmp_path):
-    front, back, shown = (f"{kind}/000000-0{end}.png" for kind, end in
-                          (("foreground", ""), ("background", ""), ("composite", "0")))  # fmt: skip
-    lines = [{"id": "1", "prompt": "cut it out", "input_images": [shown], "output_images": [front]},
-             {"id": "2", "layers": [back, front, front], "composite": shown}]  # fmt: skip
+    front, back, shown = (
+        f"{kind}/000000-0{end}.png" for kind, end in (("foreground", ""), ("background", ""), ("composite", "0"))
+    )
+    lines = [
+        {"id": "1", "prompt": "cut it out", "input_images": [shown], "output_images": [front]},
+        {"id": "2", "layers": [back, front, front], "composite": shown},
+    ]
     path = tmp_path / "list.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     results = evaluate(pipeline, read_records(path, dataset).records)

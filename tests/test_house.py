@@ -18,9 +18,14 @@ COMFY = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths"
 HEAVY = {"diffusers", "transformers", "peft", "accelerate", "skimage", "scipy"}
 # package -> what it is imported as, where the two differ
 IMPORT_NAME = {
-    "pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml", "psd-tools": "psd_tools", "pypng": "png",
-    "websocket-client": "websocket", "universal-pathlib": "upath",
-}  # fmt: skip
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+    "pyyaml": "yaml",
+    "psd-tools": "psd_tools",
+    "pypng": "png",
+    "websocket-client": "websocket",
+    "universal-pathlib": "upath",
+}
 # Rooms that inference never enters, and the file that lists what they may use beside requirements.txt.
 EXTRAS = [
     ({"train", "data", "evaluation", "config.py", "metrics.py"}, "requirements-train.txt"),
@@ -175,8 +180,17 @@ def test_the_nodes_need_no_diffusers():
 
 def test_importing_the_library_is_light():
     """The nodes import these at ComfyUI's start-up; heavy packages wait until something needs them."""
-    rooms = ["layers.compositing", "model.rope", "layers.sequence", "model.sampling", "tasks", "checkpoint.settings",
-             "checkpoint.weights", "model.vae", "model.text"]  # fmt: skip
+    rooms = [
+        "layers.compositing",
+        "model.rope",
+        "layers.sequence",
+        "model.sampling",
+        "tasks",
+        "checkpoint.settings",
+        "checkpoint.weights",
+        "model.vae",
+        "model.text",
+    ]
     code = f"""import importlib, sys
 for name in {rooms!r}: importlib.import_module("omnialpha." + name)
 print(sorted({HEAVY!r} & {{module.split(".")[0] for module in sys.modules}}))"""
@@ -349,8 +363,12 @@ def test_a_name_has_one_door():
     own = {}
     for name, path in modules().items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        own[name] = {node.id for top in tree.body for node in ast.walk(top) if isinstance(node, ast.Name)
-                     and isinstance(node.ctx, ast.Store)}  # fmt: skip
+        own[name] = {
+            node.id
+            for top in tree.body
+            for node in ast.walk(top)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
         own[name] |= {top.name for top in tree.body if hasattr(top, "name")}
     others = [(source, target, name) for source, target, name in arrows() if name and name not in own[target]]
     assert not others, f"import these from their own module: {others}"

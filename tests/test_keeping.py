@@ -184,8 +184,11 @@ def test_decompositions_recompose(height, width, seed, cut_out):
 def test_any_picture_and_any_matte(height, width, task, level):
     """A pixel, a line, with alpha of its own, nothing found and everything: in [0, 1], never NaN, of the same size."""
     row, generator = TASKS[task], torch.Generator().manual_seed(height * 31 + width)
-    picture = clean_hidden(torch.rand(4, height, width, generator=generator).round() if level == 0.5 else
-                           torch.rand(4, height, width, generator=generator))  # fmt: skip
+    picture = clean_hidden(
+        torch.rand(4, height, width, generator=generator).round()
+        if level == 0.5
+        else torch.rand(4, height, width, generator=generator)
+    )
     layers = [torch.rand(4, height, width, generator=generator) for _ in row.targets]
     for layer in layers:
         layer[3] = level

@@ -148,11 +148,16 @@ def test_nine_ssim_is_that_of_nine_pictures():
     found, truth = noise(4, 16, 13), noise(4, 16, 13, seed=1)
     each = [
         structural_similarity(
-            over_colour(found, colour).double().numpy(), over_colour(truth, colour).double().numpy(), channel_axis=0,
-            data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+            over_colour(found, colour).double().numpy(),
+            over_colour(truth, colour).double().numpy(),
+            channel_axis=0,
+            data_range=1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
         )
         for colour in metrics.NINE.tolist()
-    ]  # fmt: skip
+    ]
     assert metrics.nine_ssim(found, truth) == pytest.approx(sum(each) / 9)
     with pytest.raises(OmniAlphaError, match="SSIM needs 11 pixels"):
         metrics.nine_ssim(found[:, :10], truth[:, :10])
@@ -195,8 +200,11 @@ def test_the_energy_score_rewards_honest_chance():
     assert metrics.energy_score([[grey]], [grey]) == 0
 
 
-@pytest.mark.parametrize("measure", [*PLANES, metrics.soft_iou, metrics.psnr, metrics.nine_psnr, metrics.nine_ssim,
-                                     metrics.rgb_l1], ids=lambda measure: measure.__name__)  # fmt: skip
+@pytest.mark.parametrize(
+    "measure",
+    [*PLANES, metrics.soft_iou, metrics.psnr, metrics.nine_psnr, metrics.nine_ssim, metrics.rgb_l1],
+    ids=lambda measure: measure.__name__,
+)
 def test_shapes_have_to_be_equal(measure):
     with pytest.raises(OmniAlphaError, match="shapes must be equal"):
         measure(noise(4, 12, 12), noise(4, 12, 13))

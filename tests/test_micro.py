@@ -39,12 +39,14 @@ def run(pipeline, scenes):
             task = get_task(task_id)
             done[task_id] = [
                 pipeline(
-                    task=task_id, images=[getattr(scene, task.image_role)] if task.image_role else [],
+                    task=task_id,
+                    images=[getattr(scene, task.image_role)] if task.image_role else [],
                     guide=getattr(scene, task.guide_role) if task.guide_role else None,
-                    text=scene.name if task.needs_text else "", seed=index,
+                    text=scene.name if task.needs_text else "",
+                    seed=index,
                 )
                 for index, scene in enumerate(scenes)
-            ]  # fmt: skip
+            ]
         return done[task_id]
 
     return layers_of
@@ -112,8 +114,14 @@ def test_demo_pictures_are_held_out():
 
     names = json.loads((DATA / "objects.json").read_text("utf-8"))["names"]
     assert sorted(names.values()) == sorted(OBJECTS)
-    codes = {"teddy bear": "1f9f8", "cactus": "1f335", "ice cream": "1f368", "llama": "1f999",
-             "potted plant": "1fab4", "light bulb": "1f4a1"}  # fmt: skip
+    codes = {
+        "teddy bear": "1f9f8",
+        "cactus": "1f335",
+        "ice cream": "1f368",
+        "llama": "1f999",
+        "potted plant": "1fab4",
+        "light bulb": "1f4a1",
+    }
     assert all(split_of(codes[name]) == "test" for name in OBJECTS)
 
 

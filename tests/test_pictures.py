@@ -183,8 +183,16 @@ def test_exif_turns_pictures_upright(tmp_path, orientation, name):
     upright = np.zeros((16, 24), np.uint8)
     upright[:8, :8] = 255  # top left
     upright[8:, 16:] = 128
-    stored = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.T,
-              6: np.rot90(upright), 7: upright[::-1, ::-1].T, 8: np.rot90(upright, 3)}[orientation]  # fmt: skip
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.T,
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].T,
+        8: np.rot90(upright, 3),
+    }[orientation]
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
     options = {"lossless": True} if name.endswith("webp") else {"quality": 95} if name.endswith("jpg") else {}

@@ -298,9 +298,7 @@ def test_the_same_folder_means_the_same(public, tmp_path, monkeypatch):
     whole = shutil.copytree(folder, tmp_path / "whole")
     shutil.copytree(authors, whole, dirs_exist_ok=True)
 
-    found = [
-        Checkpoint(folder, vae=vae, lora=lora), Checkpoint(folder, vae=authors, lora=authors), Checkpoint(whole)
-    ]  # fmt: skip
+    found = [Checkpoint(folder, vae=vae, lora=lora), Checkpoint(folder, vae=authors, lora=authors), Checkpoint(whole)]
     opened = []
     reader = SimpleNamespace(loads=lambda text: opened.append(text) or json.loads(text))
     monkeypatch.setattr(json_files, "json", reader)

@@ -19,16 +19,27 @@ from omnialpha.request import Request
 def test_what_was_asked_and_decided_is_recorded_without_folders(tmp_path):
     Image.new("RGB", (64, 48)).save(tmp_path / "photo.png")
     Image.new("L", (64, 48)).save(tmp_path / "mask.png")
-    asked = Request(task="removal_mask", images=[tmp_path / "photo.png"], guide=str(tmp_path / "mask.png"),
-                    guide_polarity="black", seed=3, clean=False, snap=True)  # fmt: skip
+    asked = Request(
+        task="removal_mask",
+        images=[tmp_path / "photo.png"],
+        guide=str(tmp_path / "mask.png"),
+        guide_polarity="black",
+        seed=3,
+        clean=False,
+        snap=True,
+    )
     plan = asked.plan(Settings())
     assert plan.fitted.inputs[1][:3].min() > 0.999, "all black is all object where black is the object"
     record = json.loads(json.dumps(plan.record()))
     assert str(tmp_path) not in json.dumps(record)
     assert (record["images"], record["guide"], record["guide_polarity"]) == (["photo.png"], "mask.png", "black")
     assert (record["task"], record["seed"], record["steps"], record["snap_alpha"], record["keep_hidden"]) == (
-        "removal_mask", 3, 50, True, True,
-    )  # fmt: skip
+        "removal_mask",
+        3,
+        50,
+        True,
+        True,
+    )
     assert replace(asked, images=torch.zeros(4, 48, 64)).plan(Settings()).record()["images"] == [None]
 
 

@@ -55,9 +55,13 @@ for steps in {STEPS}:
         print(levels.numpy().tobytes().hex(), model_time(levels).numpy().tobytes().hex())
 """
     found = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=ROOT, check=True,
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
         env={**os.environ, **processors()[processor]},
-    ).stdout.split()  # fmt: skip
+    ).stdout.split()
     here = [sigmas(steps, tokens) for steps in STEPS for tokens in TOKENS]
     assert found == [values.numpy().tobytes().hex() for levels in here for values in (levels, model_time(levels))]
 

@@ -22,9 +22,12 @@ def kept_for_backward(model, tokens: int, text: int, width: int) -> int:
     side = int(tokens**0.5)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         out = model(
-            hidden_states=torch.randn(1, tokens, 64), encoder_hidden_states=torch.randn(1, text, width),
-            timestep=torch.tensor([0.5]), img_shapes=[[(1, side, side)]], return_dict=False,
-        )[0]  # fmt: skip
+            hidden_states=torch.randn(1, tokens, 64),
+            encoder_hidden_states=torch.randn(1, text, width),
+            timestep=torch.tensor([0.5]),
+            img_shapes=[[(1, side, side)]],
+            return_dict=False,
+        )[0]
     weights = {param.untyped_storage().data_ptr() for param in model.parameters()}
     total = sum(size for pointer, size in kept.items() if pointer not in weights)
     assert out.requires_grad

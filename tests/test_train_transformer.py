@@ -31,8 +31,18 @@ from omnialpha.train.transformer import train_transformer
 
 ROOT = Path(__file__).resolve().parent.parent
 MICRO_VAE = str(ROOT / "omnialpha/micro/vae")
-TINY = {"blocks": 1, "heads": 2, "head_dim": 16, "rope_axes": [4, 6, 6], "text_width": 32, "text_layers": 1,
-        "text_heads": 2, "vision_width": 32, "vision_layers": 1, "vocabulary": 700}  # fmt: skip
+TINY = {
+    "blocks": 1,
+    "heads": 2,
+    "head_dim": 16,
+    "rope_axes": [4, 6, 6],
+    "text_width": 32,
+    "text_layers": 1,
+    "text_heads": 2,
+    "vision_width": 32,
+    "vision_layers": 1,
+    "vocabulary": 700,
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +60,16 @@ def cache(dataset, tmp_path_factory):
 
 
 def settings(cache, **changes) -> dict:
-    return {"cache": str(cache), "build": TINY, "train_text_encoder": True, "steps": 6, "batch": 2, "log_every": 1,
-            "save_every": 2, "weights": {"matting_trimap": 1, "decomposition_auto": 1}} | changes  # fmt: skip
+    return {
+        "cache": str(cache),
+        "build": TINY,
+        "train_text_encoder": True,
+        "steps": 6,
+        "batch": 2,
+        "log_every": 1,
+        "save_every": 2,
+        "weights": {"matting_trimap": 1, "decomposition_auto": 1},
+    } | changes
 
 
 def config_file(folder: Path, data: dict) -> Path:
@@ -89,8 +107,11 @@ def test_cached_layers_belong_together(cache, dataset):
         names = json.loads(file.metadata()["ids"])
     for row in (0, 3):
         for role in ("composite", "foreground", "background"):
-            record = next(json.loads(line) for line in (dataset / "triplets.jsonl").read_text().splitlines()
-                          if json.loads(line)["id"] == names[row])  # fmt: skip
+            record = next(
+                json.loads(line)
+                for line in (dataset / "triplets.jsonl").read_text().splitlines()
+                if json.loads(line)["id"] == names[row]
+            )
             latent = tensors[role][tensors[f"index.{role}"][row]].float()
             size = tuple(8 * side for side in latent.shape[1:])
             (wanted,) = encode_layers(vae, [resize(to_layer(read_rgba(dataset / record[role])), size)])
@@ -213,8 +234,22 @@ def test_a_lora_does_in_the_pipeline_what_it_did_in_training(cache, tmp_path):
 
 def on_two_processes(program: list[str], config: Path, out: Path) -> str:
     """Train on two processes; what they said."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *program,
-               "train", "transformer", str(config), "--threads", "1", "--out", str(out)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *program,
+        "train",
+        "transformer",
+        str(config),
+        "--threads",
+        "1",
+        "--out",
+        str(out),
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -54,19 +54,36 @@ def first_run(dataset, tmp_path_factory):
     """A run from nothing with every option that a small one can have, done once for several tests."""
     folder = tmp_path_factory.mktemp("first")
     data = config(
-        dataset, steps=24, optimizer="muon", held_out=str(dataset), sheet_every=24, accumulate=2, workers=1,
-        loss={"composite_l1": 1.0, "kl": 1e-4, "adversarial": 0.1, "objects": 1.0}, batch=4, decoded=0.5,
+        dataset,
+        steps=24,
+        optimizer="muon",
+        held_out=str(dataset),
+        sheet_every=24,
+        accumulate=2,
+        workers=1,
+        loss={"composite_l1": 1.0, "kl": 1e-4, "adversarial": 0.1, "objects": 1.0},
+        batch=4,
+        decoded=0.5,
         critic={"start": 20, "width": 8, "layers": 2},
-    )  # fmt: skip
+    )
     said = []
     train_vae(read(folder, data), folder / "run", say=said.append)
     return folder / "run", said
 
 
 def config(dataset, **changes) -> dict:
-    return {"data": [{"path": str(dataset), "split": None}], "steps": 4, "batch": 2, "base_dim": 12, "lr": 1e-3,
-            "warm": 1, "sizes": [[32, 32]], "loss": {"expected_composite": 1.0, "kl": 1e-4}, "save_every": 2,
-            "log_every": 1} | changes  # fmt: skip
+    return {
+        "data": [{"path": str(dataset), "split": None}],
+        "steps": 4,
+        "batch": 2,
+        "base_dim": 12,
+        "lr": 1e-3,
+        "warm": 1,
+        "sizes": [[32, 32]],
+        "loss": {"expected_composite": 1.0, "kl": 1e-4},
+        "save_every": 2,
+        "log_every": 1,
+    } | changes
 
 
 def read(folder: Path, data: dict) -> VAEConfig:
@@ -101,8 +118,17 @@ def test_an_opaque_start_is_the_rgb_vae(dataset, rgb, tmp_path):
 
 
 def test_an_opaque_start_learns_alpha(dataset, rgb, tmp_path):
-    data = config(dataset, rgb=str(rgb), steps=40, optimizer="muon", lr=3e-3, blend=0.0, mix={"foreground": 1},
-                  held_out=str(dataset), loss={"expected_composite": 1.0, "reference_kl": 1e-4})  # fmt: skip
+    data = config(
+        dataset,
+        rgb=str(rgb),
+        steps=40,
+        optimizer="muon",
+        lr=3e-3,
+        blend=0.0,
+        mix={"foreground": 1},
+        held_out=str(dataset),
+        loss={"expected_composite": 1.0, "reference_kl": 1e-4},
+    )
     train_vae(read(tmp_path, data), tmp_path / "run", say=lambda _: None)
     found = json.loads((tmp_path / "run/training.json").read_text())["held_out"]
     before, after = (found[when]["32x32"]["alpha_mse"] for when in ("before", "after"))
@@ -279,10 +305,20 @@ def test_a_frozen_encoder_keeps_its_latents(first_run, dataset, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(dataset, tmp_path):
     path = tmp_path / "vae.yaml"
-    path.write_text(yaml.safe_dump(config(
-        dataset, steps=30, save_every=3, log_every=2, loss={"composite_l1": 1.0, "kl": 1e-4, "adversarial": 0.5},
-        critic={"start": 5, "width": 8, "layers": 2}, optimizer="muon", held_out=str(dataset),
-    )))  # fmt: skip
+    path.write_text(
+        yaml.safe_dump(
+            config(
+                dataset,
+                steps=30,
+                save_every=3,
+                log_every=2,
+                loss={"composite_l1": 1.0, "kl": 1e-4, "adversarial": 0.5},
+                critic={"start": 5, "width": 8, "layers": 2},
+                optimizer="muon",
+                held_out=str(dataset),
+            )
+        )
+    )
     command = [sys.executable, "-m", "omnialpha", "train", "vae", str(path), "--threads", "1", "--out"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     started = subprocess.Popen([*command, str(killed)], cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

@@ -48,10 +48,14 @@ def test_expected_composite_by_default_means_uniform_backgrounds():
     assert float(losses.expected_composite(white, nothing)) == pytest.approx(by_hand)
 
 
-@pytest.mark.parametrize("loss", [
-    losses.expected_composite, lambda a, b: losses.composite_l1(a, b, torch.rand(2, 3, 1, 1)),
-    lambda a, b: losses.chroma(a, b, torch.rand(2, 3, 1, 1)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.expected_composite,
+        lambda a, b: losses.composite_l1(a, b, torch.rand(2, 3, 1, 1)),
+        lambda a, b: losses.chroma(a, b, torch.rand(2, 3, 1, 1)),
+    ],
+)
 def test_hidden_colour_does_not_matter(loss):
     hidden = torch.rand(2, 4, 8, 8)
     hidden[:, 3] = 0

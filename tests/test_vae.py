@@ -45,8 +45,10 @@ def wan(weights):
 @pytest.fixture(scope="module")
 def rgb(weights):
     """The RGB VAE inside: three of the four picture channels."""
-    return {key: tensor[PICTURE_KEYS[key]].contiguous() if key in PICTURE_KEYS else tensor
-            for key, tensor in weights.items()}  # fmt: skip
+    return {
+        key: tensor[PICTURE_KEYS[key]].contiguous() if key in PICTURE_KEYS else tensor
+        for key, tensor in weights.items()
+    }
 
 
 @pytest.fixture(scope="module")

@@ -93,11 +93,15 @@ def find_python(comfyui: Path) -> Path | None:
     named, folders = os.environ.get("COMFYUI_PYTHON", "").split(os.pathsep), _named_folders()
     if len(named) > 1:
         named = [named[folders.index(comfyui)]] if len(named) == len(folders) and comfyui in folders else []
-    guesses = [Path(path).expanduser() for path in named] if any(named) else [
-        *(comfyui / folder / "bin/python" for folder in ("venv", ".venv")),
-        *(comfyui / folder / "Scripts/python.exe" for folder in ("venv", ".venv")),
-        comfyui.parent / "python_embeded/python.exe",  # the Windows portable build spells it so
-    ]  # fmt: skip
+    guesses = (
+        [Path(path).expanduser() for path in named]
+        if any(named)
+        else [
+            *(comfyui / folder / "bin/python" for folder in ("venv", ".venv")),
+            *(comfyui / folder / "Scripts/python.exe" for folder in ("venv", ".venv")),
+            comfyui.parent / "python_embeded/python.exe",  # the Windows portable build spells it so
+        ]
+    )
     return next((path for path in guesses if path.is_file()), None)
 
 
@@ -200,9 +204,13 @@ class ComfyServer:
         command += ["--base-directory", self.base, "--database-url", "sqlite:///:memory:", "--disable-auto-launch"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*map(str, command), *self.extra_args], cwd=self.comfyui, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
-            )  # fmt: skip
+                [*map(str, command), *self.extra_args],
+                cwd=self.comfyui,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
+            )
         try:
             self._wait_until_up()
         except BaseException:

@@ -103,8 +103,12 @@ def compare(results: Results, tasks, runs: Mapping[str, Callable[[str], str]], a
 
 def vae(results: Results) -> str:
     """Experiment 1."""
-    names = {"nine_psnr": "nine colours, PSNR dB ↑", "colour_psnr": "colour alone, PSNR dB ↑",
-             "alpha_mse": "alpha MSE ×1000 ↓", "opaque_psnr": "opaque pictures, PSNR dB ↑"}  # fmt: skip
+    names = {
+        "nine_psnr": "nine colours, PSNR dB ↑",
+        "colour_psnr": "colour alone, PSNR dB ↑",
+        "alpha_mse": "alpha MSE ×1000 ↓",
+        "opaque_psnr": "opaque pictures, PSNR dB ↑",
+    }
     runs = [value for key, value in sorted(results.items()) if key.startswith("vae-")]
     count = [str(len(runs))]
     rows = []
@@ -123,8 +127,10 @@ def rope(results: Results) -> str:
     runs = {"MSRoPE-BiL": lambda task: "joint-long", "2D (z = 0)": lambda task: "flat-long"}
     table = compare(results, tasks, runs, "layer axis better?", *runs)
     pairs = [(task, row) for task, row in rows_of(tasks) if not is_open(task)]
-    bars = {title: [over_seeds(results, run(task), TEST, task, row.name) for task, row in pairs]
-            for title, run in runs.items()}  # fmt: skip
+    bars = {
+        title: [over_seeds(results, run(task), TEST, task, row.name) for task, row in pairs]
+        for title, run in runs.items()
+    }
     if table:
         _bars("rope", [(f"{task}\n{row.words}", row.factor) for task, row in pairs], bars)
     return table
@@ -138,8 +144,9 @@ def joint(results: Results) -> str:
         "21 tasks, equal steps": lambda task: "joint",
         "21 tasks, equal total compute": lambda task: "joint-long",
     }
-    return compare(results, singles, runs, "joint better at equal total compute?",
-                   "21 tasks, equal total compute", "single task")  # fmt: skip
+    return compare(
+        results, singles, runs, "joint better at equal total compute?", "21 tasks, equal total compute", "single task"
+    )
 
 
 def interference(results: Results) -> str:
@@ -225,8 +232,9 @@ def _bars(name: str, titles: Sequence[tuple[str, float]], bars: Mapping[str, lis
         heights = [fmean(values) * factor for values, (_, factor) in zip(groups, titles)]
         spread = [stdev(values) * factor if len(values) > 1 else 0 for values, (_, factor) in zip(groups, titles)]
         axes.bar([i + k * width for i in range(len(titles))], heights, width, yerr=spread, capsize=2, label=title)
-    axes.set_xticks([i + 0.2 for i in range(len(titles))], [title for title, _ in titles], rotation=60, ha="right",
-                    fontsize=7)  # fmt: skip
+    axes.set_xticks(
+        [i + 0.2 for i in range(len(titles))], [title for title, _ in titles], rotation=60, ha="right", fontsize=7
+    )
     axes.set_yscale("log")
     axes.legend()
     _save(figure, name)
@@ -239,8 +247,16 @@ def _heat(name: str, values: Mapping[tuple[str, str], tuple[float, bool]], colum
     grid = [[values.get((row, column), (float("nan"),))[0] for column in columns] for row in lines]
     axes.imshow(grid, cmap="RdYlGn_r", vmin=-50, vmax=50, aspect="auto")
     for (row, column), (change, clear) in values.items():
-        axes.text(columns.index(column), lines.index(row), f"{change:+.0f}", ha="center", va="center", fontsize=8,
-                  fontweight="bold" if clear else "normal", color="white" if abs(change) > 40 else "black")  # fmt: skip
+        axes.text(
+            columns.index(column),
+            lines.index(row),
+            f"{change:+.0f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            fontweight="bold" if clear else "normal",
+            color="white" if abs(change) > 40 else "black",
+        )
     axes.set_xticks(range(len(columns)), [f"without\n{column}" for column in columns], fontsize=8)
     axes.set_yticks(range(len(lines)), lines, fontsize=8)
     figure.suptitle("change of the error in %: below 0 is better without; bold where three seeds show it", fontsize=9)
@@ -252,8 +268,9 @@ def _curves(name: str, lines: Mapping[str, list[tuple[int, list[float]]]], title
     for label, points in lines.items():
         points = [(x, values) for x, values in points if values]
         spread = [stdev(values) if len(values) > 1 else 0 for _, values in points]
-        axes.errorbar([x for x, _ in points], [fmean(values) for _, values in points], spread, marker="o", capsize=3,
-                      label=label)  # fmt: skip
+        axes.errorbar(
+            [x for x, _ in points], [fmean(values) for _, values in points], spread, marker="o", capsize=3, label=label
+        )
     axes.axvline(4.5, linestyle=":", color="grey")
     axes.set_xlabel("layers in the sequence (more than 4: never seen in training)")
     axes.set_ylabel(title)

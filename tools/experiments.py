@@ -228,8 +228,9 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=PARTS, action="append", help="a part of the experiments; repeatable")
-    parser.add_argument("--share", type=int, nargs=2, default=(0, 1), metavar=("K", "N"),
-                        help="every N-th job from K on")  # fmt: skip
+    parser.add_argument(
+        "--share", type=int, nargs=2, default=(0, 1), metavar=("K", "N"), help="every N-th job from K on"
+    )
     parser.add_argument("--tables", action="store_true", help="no training: tables and plots of what there is")
     args = parser.parse_args()
     os.chdir(ROOT)

@@ -22,10 +22,13 @@ INPUT, OUTPUT = -10, -20  # the edges of a subgraph are nodes with these ids
 LINK = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
 # What sockets and outputs are called, by role.
 LABELS = {
-    "composite": "picture", "foreground": "object", "background": "background",
-    "trimap": "trimap (1 = object, 0.5 = unknown)", "mask": "mask (1 = object)",
+    "composite": "picture",
+    "foreground": "object",
+    "background": "background",
+    "trimap": "trimap (1 = object, 0.5 = unknown)",
+    "mask": "mask (1 = object)",
     "coarse_mask": "rough mask (1 = object)",
-}  # fmt: skip
+}
 # More words that lead to a family in the node search.
 ALIASES = {
     "generation": ["draw", "text to image", "transparent"],
@@ -72,9 +75,16 @@ def blueprint(task: Task) -> dict:
     kinds = {socket.name: socket.kind for socket in sockets("OmniAlphaTask")}
     given |= {name: inputs.socket(name, kinds[name]) for name in promoted}
     made = board.add(
-        "OmniAlphaTask", task.title, (420, 0), (400, 660),
-        model=loaded["MODEL"], clip=loaded["CLIP"], vae=loaded["VAE"], task=task.id, **given,
-    )  # fmt: skip
+        "OmniAlphaTask",
+        task.title,
+        (420, 0),
+        (400, 660),
+        model=loaded["MODEL"],
+        clip=loaded["CLIP"],
+        vae=loaded["VAE"],
+        task=task.id,
+        **given,
+    )
     node = board.nodes[-1]["id"]
     outputs.socket("layers", "IMAGE")
     board.give(made["layers"], OUTPUT, 0)
@@ -104,28 +114,52 @@ def _published(task: Task, board: Board, inputs: Edge, outputs: Edge, task_node:
     values = [defaults[widget] for widget in widgets]
     links = [dict(zip(LINK, row)) for row in board.links]
     node = {
-        "id": 1, "type": definition, "pos": [0, 0], "size": [400, 120 + 30 * len(inputs.slots)],
-        "flags": {}, "order": 0, "mode": 0,
+        "id": 1,
+        "type": definition,
+        "pos": [0, 0],
+        "size": [400, 120 + 30 * len(inputs.slots)],
+        "flags": {},
+        "order": 0,
+        "mode": 0,
         "inputs": [_instance_socket(slot) for slot in inputs.slots],
-        "outputs": [{"label": slot["label"], "name": slot["name"], "type": slot["type"], "links": None}
-                    for slot in outputs.slots],
-        "title": name, "properties": {"proxyWidgets": shown}, "widgets_values": values,
-    }  # fmt: skip
+        "outputs": [
+            {"label": slot["label"], "name": slot["name"], "type": slot["type"], "links": None}
+            for slot in outputs.slots
+        ],
+        "title": name,
+        "properties": {"proxyWidgets": shown},
+        "widgets_values": values,
+    }
     subgraph = {
-        "id": definition, "version": 1,
+        "id": definition,
+        "version": 1,
         "state": {"lastGroupId": 0, "lastNodeId": len(board.nodes), "lastLinkId": len(links), "lastRerouteId": 0},
-        "revision": 0, "config": {}, "name": name,
+        "revision": 0,
+        "config": {},
+        "name": name,
         "inputNode": {"id": INPUT, "bounding": [-260, 0, 160, 40 + 20 * len(inputs.slots)]},
         "outputNode": {"id": OUTPUT, "bounding": [1340, 0, 160, 40 + 20 * len(outputs.slots)]},
-        "inputs": _edge(task, "in", inputs, links, "origin"), "outputs": _edge(task, "out", outputs, links, "target"),
-        "widgets": [], "nodes": board.nodes, "groups": [], "links": links, "extra": {},
-    }  # fmt: skip
+        "inputs": _edge(task, "in", inputs, links, "origin"),
+        "outputs": _edge(task, "out", outputs, links, "target"),
+        "widgets": [],
+        "nodes": board.nodes,
+        "groups": [],
+        "links": links,
+        "extra": {},
+    }
     return {
-        "id": stable_id("blueprint", task.id, "file"), "revision": 0, "last_node_id": 1, "last_link_id": 0,
-        "nodes": [node], "links": [], "groups": [], "definitions": {"subgraphs": [subgraph]}, "config": {},
+        "id": stable_id("blueprint", task.id, "file"),
+        "revision": 0,
+        "last_node_id": 1,
+        "last_link_id": 0,
+        "nodes": [node],
+        "links": [],
+        "groups": [],
+        "definitions": {"subgraphs": [subgraph]},
+        "config": {},
         "extra": {"BlueprintDescription": task.help, "BlueprintSearchAliases": [task.id, *ALIASES[task.family]]},
         "version": 0.4,
-    }  # fmt: skip
+    }
 
 
 def _instance_socket(slot: dict) -> dict:
@@ -138,12 +172,14 @@ def _edge(task: Task, side: str, edge: Edge, links: list[dict], end: str) -> lis
     """The sockets of a side with the links within that lead to them."""
     return [
         {
-            "id": stable_id("blueprint", task.id, side, slot["name"]), "name": slot["name"], "type": slot["type"],
+            "id": stable_id("blueprint", task.id, side, slot["name"]),
+            "name": slot["name"],
+            "type": slot["type"],
             "linkIds": [k["id"] for k in links if (k[f"{end}_id"], k[f"{end}_slot"]) == (edge.node, index)],
             "label": slot["label"],
         }
         for index, slot in enumerate(edge.slots)
-    ]  # fmt: skip
+    ]
 
 
 def made() -> dict[str, dict]:

@@ -59,7 +59,7 @@ def node_words(node: dict) -> dict:
     outputs = {
         str(slot): {"name": escaped(name)} | ({"tooltip": escaped(tip)} if tip else {})
         for slot, (name, tip) in enumerate(zip(node["output_name"], tips))
-    }  # fmt: skip
+    }
     words = {"display_name": node["display_name"], "description": escaped(node["description"]), "inputs": inputs}
     return words | ({"outputs": outputs} if outputs else {})
 

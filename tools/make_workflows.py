@@ -35,9 +35,14 @@ def public(row: Public) -> dict:
             "LoraLoaderModelOnly", title, (left, y), (wide, 90), models(name), model=model, lora_name=name
         )["MODEL"]
     clip = board.add(
-        "CLIPLoader", "Qwen2.5-VL", (left, y + 140), (wide, 110), models(TEXT_ENCODER),
-        clip_name=TEXT_ENCODER, device=row.encoder_device,
-    )["CLIP"]  # fmt: skip
+        "CLIPLoader",
+        "Qwen2.5-VL",
+        (left, y + 140),
+        (wide, 110),
+        models(TEXT_ENCODER),
+        clip_name=TEXT_ENCODER,
+        device=row.encoder_device,
+    )["CLIP"]
     vae = board.add("OmniAlphaLoadVAE", "OmniAlpha RGBA VAE", (left, y + 300), (wide, 90), models(VAE), vae_name=VAE)
     board.group("Model", left - 20, -20, left + wide + 20, y + 410)
     inputs: dict[str, Wire] = {}
@@ -79,9 +84,13 @@ def show_and_save(board: Board, left: int, layers: Wire, title: str, prefix: str
     """Preview and saver in their frame."""
     board.add("OmniAlphaPreviewLayers", title, (left, 60), (420, 420), layers=layers)
     board.add(
-        "OmniAlphaSaveLayers", "Save as PNG, one per layer", (left, 540), (420, 380),
-        layers=layers, filename_prefix=f"OmniAlpha/{prefix}",
-    )  # fmt: skip
+        "OmniAlphaSaveLayers",
+        "Save as PNG, one per layer",
+        (left, 540),
+        (420, 380),
+        layers=layers,
+        filename_prefix=f"OmniAlpha/{prefix}",
+    )
     board.group("Layers", left - 20, -20, left + 440, 940)
 
 
@@ -115,7 +124,7 @@ def quick_start() -> dict:
         "picture**\n2. choose another **task**: 21 of them, to cut out, remove, take apart, complete and draw\n3. look "
         "at the other workflows of this pack under *Browse Templates*\n\n" + MISSING + "\n\n" + MICRO,
         (400, 560),
-    )  # fmt: skip
+    )
     _, layers = on_micro(board, "Take the picture apart", "decomposition_auto", "omnialpha_lotus.png")
     show_and_save(board, 1340, layers, "Background and object", "quick_start")
     return board.workflow("omnialpha_quick_start")
@@ -132,26 +141,32 @@ def two_stage() -> dict:
         "blur: that is what a blur through a mask cannot do.\n\n*Get Image from Batch* takes single layers: 0 is the "
         "background, 1 the object.\n\n" + MISSING + "\n\n" + MICRO,
         (400, 520),
-    )  # fmt: skip
+    )
     _, layers = on_micro(board, "Take the picture apart", "decomposition_auto", "omnialpha_frog.png")
     background = board.add("ImageFromBatch", "The background", (1340, 60), (320, 110), image=layers)["IMAGE"]
     blurred = board.add(
         "ImageBlur", "Edit it: here, a blur", (1340, 220), (320, 110), image=background, blur_radius=4, sigma=2.0
     )["IMAGE"]
-    thing = board.add(
-        "ImageFromBatch", "The object", (1340, 380), (320, 110), image=layers, batch_index=1
-    )["IMAGE"]  # fmt: skip
+    thing = board.add("ImageFromBatch", "The object", (1340, 380), (320, 110), image=layers, batch_index=1)["IMAGE"]
     stack = board.add(
-        "BatchImagesNode", "Stack: background, object", (1340, 540), (320, 110),
-        images__image0=blurred, images__image1=thing,
-    )["IMAGE"]  # fmt: skip
+        "BatchImagesNode",
+        "Stack: background, object",
+        (1340, 540),
+        (320, 110),
+        images__image0=blurred,
+        images__image1=thing,
+    )["IMAGE"]
     board.group("Edit one layer", 1320, -20, 1680, 670)
     flat = board.add("OmniAlphaCompositeLayers", "Lay over each other", (1740, 60), (320, 110), layers=stack)["image"]
     board.add("PreviewImage", "The finished picture", (1740, 220), (320, 330), images=flat)
     board.add(
-        "OmniAlphaSaveLayers", "Save the layers", (1740, 600), (320, 330),
-        layers=stack, filename_prefix="OmniAlpha/two_stage",
-    )  # fmt: skip
+        "OmniAlphaSaveLayers",
+        "Save the layers",
+        (1740, 600),
+        (320, 330),
+        layers=stack,
+        filename_prefix="OmniAlpha/two_stage",
+    )
     board.group("Put together, and save", 1720, -20, 2080, 950)
     return board.workflow("omnialpha_two_stage")
 
@@ -165,18 +180,20 @@ def fine_edges() -> dict:
         "**to be found out**. Raise its **width** until the grey covers all that is wrong at the edge.\n3. "
         "*OmniAlpha Refine Matte* keeps to what is sure, follows the picture's own edges in the grey, and takes "
         "the old background's colour out of them.\n\nIf you have painted a trimap for a task by trimap, connect "
-        "that one to **trimap**.\n\n"
-        + MISSING + "\n\n" + MICRO,
+        "that one to **trimap**.\n\n" + MISSING + "\n\n" + MICRO,
         (400, 640),
-    )  # fmt: skip
-    image, layers = on_micro(
-        board, "Cut out", "matting_coarse_mask", "omnialpha_gift.png", "omnialpha_gift_mask.png"
-    )  # fmt: skip
+    )
+    image, layers = on_micro(board, "Cut out", "matting_coarse_mask", "omnialpha_gift.png", "omnialpha_gift_mask.png")
     known = board.add("OmniAlphaTrimap", "What is sure", (1340, 60), (320, 380), layers=layers, width=3)
     refined = board.add(
-        "OmniAlphaRefineMatte", "Follow the picture's edges", (1340, 520), (320, 200),
-        image=image, matte=layers, trimap=known["trimap (1 = object)"],
-    )["layer"]  # fmt: skip
+        "OmniAlphaRefineMatte",
+        "Follow the picture's edges",
+        (1340, 520),
+        (320, 200),
+        image=image,
+        matte=layers,
+        trimap=known["trimap (1 = object)"],
+    )["layer"]
     board.group("Refine", 1320, -20, 1680, 760)
     board.add("OmniAlphaPreviewLayers", "As the model drew it", (1740, 60), (420, 420), layers=layers)
     board.group("Before", 1720, -20, 2180, 520)

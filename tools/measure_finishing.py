@@ -55,8 +55,10 @@ def main() -> None:
         "pymatting's closed form", lambda: torch.from_numpy(pymatting.estimate_alpha_cf(*arrays)), alpha
     )
     _, slower = timed("its foreground", lambda: pymatting.estimate_foreground_ml(arrays[0], theirs.numpy()))
-    print(f"ours to theirs: alpha {seconds / slow:.2f}, colour {more / slower:.2f}, both "
-          f"{(seconds + more) / (slow + slower):.2f}")  # fmt: skip
+    print(
+        f"ours to theirs: alpha {seconds / slow:.2f}, colour {more / slower:.2f}, both "
+        f"{(seconds + more) / (slow + slower):.2f}"
+    )
 
 
 def scene(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -52,9 +52,14 @@ KINDS = ("plain", "shadow", "hair", "glass")
 BAND = 0.03  # how far a trimap's grey reaches, of the object's side
 AROUND = 0.3  # of the object's side: where alpha and colours are measured
 DEFAULT = (
-    "matting_mask", "matting_trimap", "matting_auto", "removal_mask", "removal_auto", "decomposition_mask",
+    "matting_mask",
+    "matting_trimap",
+    "matting_auto",
+    "removal_mask",
+    "removal_auto",
+    "decomposition_mask",
     "decomposition_auto",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,10 +238,16 @@ def _slope(picture: Tensor) -> Tensor:
 
 # name -> heading
 COLUMNS = {
-    "alpha": "alpha MSE x1000", "alpha_all": "same, all over", "grad": "Grad /1000", "nine": "nine colours dB",
-    "core": "core rms /255", "picture": "picture dB", "hole": "hole dB", "seam": "seam /255",
+    "alpha": "alpha MSE x1000",
+    "alpha_all": "same, all over",
+    "grad": "Grad /1000",
+    "nine": "nine colours dB",
+    "core": "core rms /255",
+    "picture": "picture dB",
+    "hole": "hole dB",
+    "seam": "seam /255",
     "recomposed": "recomposed %",
-}  # fmt: skip
+}
 
 
 def table(rows: list[dict], by: str | None) -> str:
@@ -247,9 +258,10 @@ def table(rows: list[dict], by: str | None) -> str:
     for index, group in groups:
         for variant in VARIANTS:
             chosen = [
-                row["values"] for row in rows
+                row["values"]
+                for row in rows
                 if row["task"] == DEFAULT[index] and row["variant"] == variant and group in ("all", row.get(by or ""))
-            ]  # fmt: skip
+            ]
             cells = [[values[name] for values in chosen if name in values] for name in COLUMNS]
             if chosen:
                 words = [f"{fmean(cell):.2f}" if cell else "" for cell in cells]
@@ -278,8 +290,9 @@ def main() -> None:
     parser.add_argument("--objects", default="fluent-emoji", help="or a folder of RGBA pictures, or `glyphs`")
     parser.add_argument("--records", type=int, default=16, help="number of scenes (%(default)s)")
     parser.add_argument("--tasks", nargs="+", default=DEFAULT, choices=DEFAULT, metavar="TASK", help=" ".join(DEFAULT))
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="VARIANT",
-                        help=", ".join(VARIANTS))  # fmt: skip
+    parser.add_argument(
+        "--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="VARIANT", help=", ".join(VARIANTS)
+    )
     parser.add_argument("--by", choices=("share", "kind"), help="a table for each size, or each kind of edge")
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--sheets", type=Path, help="folder for pictures to look at, and every number as rows.json")

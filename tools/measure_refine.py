@@ -95,9 +95,13 @@ def micro_matte(pipeline, picture: torch.Tensor, truth: torch.Tensor) -> torch.T
 
 
 def measure(
-    picture: torch.Tensor, truth: torch.Tensor, matte: torch.Tensor, known: torch.Tensor | None, alphas: dict,
+    picture: torch.Tensor,
+    truth: torch.Tensor,
+    matte: torch.Tensor,
+    known: torch.Tensor | None,
+    alphas: dict,
     colours: dict,
-) -> None:  # fmt: skip
+) -> None:
     """Adds one picture's errors to the tables."""
     size = tuple(truth.shape[1:])
     found = {
@@ -148,10 +152,13 @@ def symmetric_inverse(m: dict[tuple[int, int], torch.Tensor]) -> dict[tuple[int,
     first, second, third = d * f - e * e, c * e - b * f, b * e - c * d
     determinant = a * first + b * second + c * third
     return {
-        (0, 0): first / determinant, (0, 1): second / determinant, (0, 2): third / determinant,
-        (1, 1): (a * f - c * c) / determinant, (1, 2): (b * c - a * e) / determinant,
+        (0, 0): first / determinant,
+        (0, 1): second / determinant,
+        (0, 2): third / determinant,
+        (1, 1): (a * f - c * c) / determinant,
+        (1, 2): (b * c - a * e) / determinant,
         (2, 2): (a * d - b * b) / determinant,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -201,15 +201,30 @@ def public_note(row: Public) -> str:
         own_name = path.rsplit("/", 1)[1]
         renamed = "" if own_name == name else f"`{own_name}`, saved as "
         lines.append(f"| {renamed}`{name}` | `{folder}` | [{path.split('/resolve/')[0]}]({HUB}/{path}) |")
-    return "\n".join([
-        f"# {row.title}", row.about, "", "### Files",
-        "Nothing is fetched behind your back. ComfyUI lists what is missing and offers it, or you put it there "
-        "yourself. The two files of OmniAlpha have names that say little: **save them under the names given here**. "
-        "Then press *R*.", "", "| file | folder in ComfyUI/models | from |", "|---|---|---|", *lines, "",
-        "The authors of OmniAlpha state **no licence** for their two files: ask them before you use them for work.", "",
-        "### Trained on",
-        "`matting_auto`, `matting_text`, `text_to_rgba`, `removal_mask`, `decomposition_auto`. The other tasks run, "
-        "with a note that little is to be expected.", "", "### Sizes",
-        f"{row.sizes}, and brought back to your picture's size." if row.picture else f"{row.sizes}.", "",
-        "### Memory", "See *How much memory* in the pack's README.",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"# {row.title}",
+            row.about,
+            "",
+            "### Files",
+            "Nothing is fetched behind your back. ComfyUI lists what is missing and offers it, or you put it there "
+            "yourself. The two files of OmniAlpha have names that say little: **save them under the names given "
+            "here**. Then press *R*.",
+            "",
+            "| file | folder in ComfyUI/models | from |",
+            "|---|---|---|",
+            *lines,
+            "",
+            "The authors of OmniAlpha state **no licence** for their two files: ask them before you use them for work.",
+            "",
+            "### Trained on",
+            "`matting_auto`, `matting_text`, `text_to_rgba`, `removal_mask`, `decomposition_auto`. The other tasks "
+            "run, with a note that little is to be expected.",
+            "",
+            "### Sizes",
+            f"{row.sizes}, and brought back to your picture's size." if row.picture else f"{row.sizes}.",
+            "",
+            "### Memory",
+            "See *How much memory* in the pack's README.",
+        ]
+    )

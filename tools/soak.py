@@ -152,9 +152,11 @@ def memory(inputs, out, server: ComfyServer, count: int, seconds: float, early: 
     growth = sizes[last] / sizes[early] - 1
     row = judge(out, client.end, count)
     return {
-        **row, "MB after job": {early: round(sizes[early]), last: round(sizes[last])},
-        "growth": round(growth, 4), "fine": row["fine"] and growth <= 0.05,
-    }  # fmt: skip
+        **row,
+        "MB after job": {early: round(sizes[early]), last: round(sizes[last])},
+        "growth": round(growth, 4),
+        "fine": row["fine"] and growth <= 0.05,
+    }
 
 
 def resident(pid: int) -> float:
@@ -194,12 +196,18 @@ def main() -> int:
             note("unbroken", row, started)
         if "servers" in args.trials:
             started = time.monotonic()
-            note("server killed", kill_server(inputs, args.out / "servers", servers, args.jobs, seconds, truth, rng),
-                 started)  # fmt: skip
+            note(
+                "server killed",
+                kill_server(inputs, args.out / "servers", servers, args.jobs, seconds, truth, rng),
+                started,
+            )
         if "client" in args.trials:
             started = time.monotonic()
-            note("client killed", kill_client(inputs, args.out / "client", servers, args.jobs, seconds, truth, rng,
-                                              args.kills), started)  # fmt: skip
+            note(
+                "client killed",
+                kill_client(inputs, args.out / "client", servers, args.jobs, seconds, truth, rng, args.kills),
+                started,
+            )
         if "memory" in args.trials:
             started, many = time.monotonic(), make_inputs(args.out / "many", args.memory_jobs)
             note("memory", memory(many, args.out / "memory", servers[0], args.memory_jobs, seconds), started)

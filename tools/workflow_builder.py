@@ -159,9 +159,8 @@ class Board:
             raise KeyError(f"{node_type} has no input {', '.join(given)}")
         kinds, names = schema(node_type)["output"], schema(node_type)["output_name"]
         outputs = [
-            {"localized_name": name, "name": name, "type": kind, "links": None}
-            for name, kind in zip(names, kinds)
-        ]  # fmt: skip
+            {"localized_name": name, "name": name, "type": kind, "links": None} for name, kind in zip(names, kinds)
+        ]
         node = self._put(
             node_type, title, at, size, {"Node name for S&R": node_type, **(properties or {})}, inputs, outputs, values
         )
@@ -170,32 +169,60 @@ class Board:
     def group(self, title: str, left: int, top: int, right: int, bottom: int) -> None:
         """A coloured frame; its number is put before the title."""
         number = len(self.groups) + 1
-        self.groups.append({
-            "id": number, "title": f"{number}  {title}", "bounding": [left, top, right - left, bottom - top],
-            "color": COLOURS[(number - 1) % len(COLOURS)], "font_size": 24, "flags": {},
-        })  # fmt: skip
+        self.groups.append(
+            {
+                "id": number,
+                "title": f"{number}  {title}",
+                "bounding": [left, top, right - left, bottom - top],
+                "color": COLOURS[(number - 1) % len(COLOURS)],
+                "font_size": 24,
+                "flags": {},
+            }
+        )
 
     def workflow(self, name: str, extra: dict | None = None) -> dict:
         """What the frontend would save."""
         return {
-            "id": stable_id(name), "revision": 0, "last_node_id": len(self.nodes), "last_link_id": len(self.links),
-            "nodes": self.nodes, "links": self.links, "groups": self.groups, "config": {}, "extra": extra or {},
+            "id": stable_id(name),
+            "revision": 0,
+            "last_node_id": len(self.nodes),
+            "last_link_id": len(self.links),
+            "nodes": self.nodes,
+            "links": self.links,
+            "groups": self.groups,
+            "config": {},
+            "extra": extra or {},
             "version": 0.4,
-        }  # fmt: skip
+        }
 
     def give(self, wire: Wire, target: int, slot: int) -> int:
         """Connect an output to something that is no node, such as the edge of a subgraph; the link's id."""
         return self._connect(wire, target, slot)
 
     def _put(
-        self, node_type, title, at, size, properties,
-        inputs: Sequence[dict] = (), outputs: Sequence[dict] = (), widgets_values: Sequence = (),
-    ) -> dict:  # fmt: skip
+        self,
+        node_type,
+        title,
+        at,
+        size,
+        properties,
+        inputs: Sequence[dict] = (),
+        outputs: Sequence[dict] = (),
+        widgets_values: Sequence = (),
+    ) -> dict:
         node = {
-            "id": len(self.nodes) + 1, "type": node_type, "pos": list(at), "size": list(size), "flags": {},
-            "order": len(self.nodes), "mode": 0, "inputs": list(inputs), "outputs": list(outputs), "title": title,
+            "id": len(self.nodes) + 1,
+            "type": node_type,
+            "pos": list(at),
+            "size": list(size),
+            "flags": {},
+            "order": len(self.nodes),
+            "mode": 0,
+            "inputs": list(inputs),
+            "outputs": list(outputs),
+            "title": title,
             "properties": properties,
-        }  # fmt: skip
+        }
         if widgets_values:
             node["widgets_values"] = list(widgets_values)
         self.nodes.append(node)

@@ -37,6 +37,10 @@ def apply_lora(model: ModelPatcher, path: Path) -> ModelPatcher:
         alpha = torch.tensor(strength * down.shape[0], dtype=torch.float64)  # ComfyUI divides it by the rank
         tensors |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up, f"{stem}.alpha": alpha}
     if unmatched:
-        logging.warning("OmniAlpha: %s: %d entries have no place in this transformer and were left out (%s).",
-                        lora.path.name, len(unmatched), "; ".join(unmatched[:3]))  # fmt: skip
+        logging.warning(
+            "OmniAlpha: %s: %d entries have no place in this transformer and were left out (%s).",
+            lora.path.name,
+            len(unmatched),
+            "; ".join(unmatched[:3]),
+        )
     return load_lora_for_models(model, None, tensors, 1.0, 0.0)[0]

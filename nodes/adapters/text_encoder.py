@@ -149,10 +149,17 @@ def clip_target(config: Mapping, vocabulary: Vocabulary) -> ClipTarget:
     class Embedder(qwen_image.Qwen25_7BVLIModel):
         def __init__(self, device="cpu", dtype=None, model_options=None):
             sd1_clip.SDClipModel.__init__(
-                self, device=device, dtype=dtype, model_class=encoder, textmodel_json_config={},
-                special_tokens={"pad": pad}, layer_norm_hidden_state=False, enable_attention_masks=True,
-                return_attention_masks=True, model_options=model_options or {},
-            )  # fmt: skip
+                self,
+                device=device,
+                dtype=dtype,
+                model_class=encoder,
+                textmodel_json_config={},
+                special_tokens={"pad": pad},
+                layer_norm_hidden_state=False,
+                enable_attention_masks=True,
+                return_attention_masks=True,
+                model_options=model_options or {},
+            )
 
     class Model(qwen_image.QwenImageTEModel):
         def __init__(self, device="cpu", dtype=None, model_options=None):
@@ -169,11 +176,20 @@ def clip_target(config: Mapping, vocabulary: Vocabulary) -> ClipTarget:
     class Words(sd1_clip.SDTokenizer):
         def __init__(self, embedding_directory=None, tokenizer_data=None):
             super().__init__(
-                "", tokenizer_class=vocabulary, embedding_directory=embedding_directory, embedding_key=ENCODER,
-                embedding_size=text["hidden_size"], has_start_token=False, has_end_token=False, pad_with_end=False,
-                pad_to_max_length=False, max_length=99999999, min_length=1, pad_token=pad,
+                "",
+                tokenizer_class=vocabulary,
+                embedding_directory=embedding_directory,
+                embedding_key=ENCODER,
+                embedding_size=text["hidden_size"],
+                has_start_token=False,
+                has_end_token=False,
+                pad_with_end=False,
+                pad_to_max_length=False,
+                max_length=99999999,
+                min_length=1,
+                pad_token=pad,
                 tokenizer_data=tokenizer_data or {},
-            )  # fmt: skip
+            )
 
     class Tokenizer(qwen_image.QwenImageTokenizer):
         def __init__(self, embedding_directory=None, tokenizer_data=None):
@@ -201,8 +217,15 @@ def clip_target(config: Mapping, vocabulary: Vocabulary) -> ClipTarget:
 def _language_config(config: Mapping, text: Mapping) -> Any:
     """ComfyUI's config of the language model."""
     rope = text.get("rope_parameters") or text.get("rope_scaling") or config.get("rope_scaling") or {}
-    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-             "num_key_value_heads", "rms_norm_eps")  # fmt: skip
+    sizes = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "rms_norm_eps",
+    )
     language = llama.Qwen25_7BVLI_Config(**{name: text[name] for name in sizes})
     language.rope_theta = text.get("rope_theta") or rope.get("rope_theta", language.rope_theta)
     # These two are class attributes there, constants of the 7B model.

@@ -65,9 +65,15 @@ def scrambles(tower_class: type[nn.Module]) -> bool:
 def _scrambles(tower_class: type[nn.Module]) -> bool:
     with torch.inference_mode(False), torch.no_grad():
         tower = tower_class(
-            hidden_size=8, output_hidden_size=8, intermediate_size=8, num_heads=1, num_layers=0,
-            device="cpu", dtype=torch.float32, ops=nn,
-        )  # fmt: skip
+            hidden_size=8,
+            output_hidden_size=8,
+            intermediate_size=8,
+            num_heads=1,
+            num_layers=0,
+            device="cpu",
+            dtype=torch.float32,
+            ops=nn,
+        )
         generator = torch.Generator().manual_seed(0)
         for parameter in tower.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))

@@ -9,8 +9,18 @@ from typing import Any
 from ..errors import OmniAlphaError
 
 # What filesystems say about a file that changes with its content, the surest first: hashes, then times.
-SIGNS = ("ETag", "md5Hash", "etag", "content_md5", "mtime", "LastModified", "last_modified", "modified", "updated",
-         "created")  # fmt: skip
+SIGNS = (
+    "ETag",
+    "md5Hash",
+    "etag",
+    "content_md5",
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "modified",
+    "updated",
+    "created",
+)
 
 
 def is_address(text: Any) -> bool:

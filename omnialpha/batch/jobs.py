@@ -142,8 +142,13 @@ def from_patterns(values: Mapping[str, str], takes_file: Callable[[str], bool] =
         yield Row("job", {name: fill(value, {"number": 1}) for name, value in values.items()})
         return
     for number, (path, folder) in enumerate(_matches(values[lead]) if patterns else [(locate(values[lead]), "")], 1):
-        fields = {"stem": path.stem, "name": path.name, "parent": path.parent.as_posix(), "folder": folder,
-                  "number": number}  # fmt: skip
+        fields = {
+            "stem": path.stem,
+            "name": path.name,
+            "parent": path.parent.as_posix(),
+            "folder": folder,
+            "number": number,
+        }
         row = {lead: str(path)}
         for name, value in values.items():
             if name in texts:

@@ -73,8 +73,12 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
             # Exclusive before WAL: then there is no shared memory file either, and network folders work.
-            for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "foreign_keys = ON",
-                           f"synchronous = {'FULL' if durable else 'OFF'}"):  # fmt: skip
+            for pragma in (
+                "locking_mode = EXCLUSIVE",
+                "journal_mode = WAL",
+                "foreign_keys = ON",
+                f"synchronous = {'FULL' if durable else 'OFF'}",
+            ):
                 self._db.execute(f"PRAGMA {pragma}")
             with self._change():
                 version = self._db.execute("PRAGMA user_version").fetchone()[0]

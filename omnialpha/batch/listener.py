@@ -26,8 +26,15 @@ class Listener:
 
     def __init__(self, server: Server, client_id: str, wake: Callable[[], None], dropped: Callable[[], None]):
         parts = urlsplit(server.address)
-        self.url = urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc.rpartition("@")[2],
-                               f"{parts.path}/ws", f"clientId={client_id}", ""))  # fmt: skip
+        self.url = urlunsplit(
+            (
+                "wss" if parts.scheme == "https" else "ws",
+                parts.netloc.rpartition("@")[2],
+                f"{parts.path}/ws",
+                f"clientId={client_id}",
+                "",
+            )
+        )
         self.headers = [f"{name}: {value}" for name, value in server.headers.items()]
         if parts.username is not None:
             self.headers.append(f"Authorization: Basic {_basic(parts.username, parts.password or '')}")

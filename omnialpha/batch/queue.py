@@ -43,9 +43,16 @@ class Board:
     """
 
     def __init__(
-        self, jobs: Iterable[Job], servers: Iterable[str], journal: Journal, say: Say, *, now: float = 0.0,
-        grace: float = 20.0, pause: float = 1.0,
-    ):  # fmt: skip
+        self,
+        jobs: Iterable[Job],
+        servers: Iterable[str],
+        journal: Journal,
+        say: Say,
+        *,
+        now: float = 0.0,
+        grace: float = 20.0,
+        pause: float = 1.0,
+    ):
         self.journal, self.say, self.pause = journal, say, pause
         self._lock = threading.RLock()
         servers = set(servers)

@@ -89,8 +89,16 @@ def task_graph(task: str, checkpoint: str = "micro") -> Workflow:
         OmniAlphaError: there is no such task.
     """
     row = get_task(task)
-    values = {"task": row.id, "checkpoint": checkpoint, "text": "", "instruction": "", "negative": "", "seed": 0,
-              "steps": 0, "guidance": 0.0}  # fmt: skip
+    values = {
+        "task": row.id,
+        "checkpoint": checkpoint,
+        "text": "",
+        "instruction": "",
+        "negative": "",
+        "seed": 0,
+        "steps": 0,
+        "guidance": 0.0,
+    }
     prompt: dict[str, Any] = {"task": {"class_type": "OmniAlphaTask", "inputs": values, "_meta": {"title": "task"}}}
     for name, kind, wanted in (("image", "LoadImage", row.image_role), ("guide", "LoadImageMask", row.guide_role)):
         if wanted:
@@ -209,9 +217,12 @@ class RayRun:
         tally = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tally).remote()
         rows = [{"job": job.id, "values": json.dumps(self.values(job))} for job in jobs]
         answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            RayWorker, fn_constructor_args=(self.checkpoint, self.cluster.device, tally), batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=workers), **share,
-        )  # fmt: skip
+            RayWorker,
+            fn_constructor_args=(self.checkpoint, self.cluster.device, tally),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            **share,
+        )
         waiting = {job.id: job for job in jobs}
         try:
             for row in answers.iter_rows():

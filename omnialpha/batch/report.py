@@ -78,10 +78,11 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 def as_markdown(summary: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     """The summary for people: what is missing first."""
     lines = [
-        "# Batch", "",
+        "# Batch",
+        "",
         f"{summary['done']} of {summary['jobs']} jobs are done, with {summary['results']} files. "
         f"{summary['set aside']} were set aside, {summary['unfinished']} are unfinished. The run: {summary['end']}.",
-    ]  # fmt: skip
+    ]
     aside = [row for row in rows if row["state"] == "set aside"]
     if aside:
         lines += ["", "| set aside | why | reason |", "|---|---|---|"]

@@ -65,9 +65,17 @@ class Run:
     """
 
     def __init__(
-        self, servers: Sequence[Server], workflow: Workflow, jobs: Sequence[Job], *, journal: Journal, folder: Folder,
-        limits: Limits, say: Say, previews: bool = False,
-    ):  # fmt: skip
+        self,
+        servers: Sequence[Server],
+        workflow: Workflow,
+        jobs: Sequence[Job],
+        *,
+        journal: Journal,
+        folder: Folder,
+        limits: Limits,
+        say: Say,
+        previews: bool = False,
+    ):
         self.limits, self.say, self._lock = limits, say, threading.Lock()
         self._changed, self._stop = threading.Event(), threading.Event()
         self._presses, self._error = 0, None
@@ -78,11 +86,17 @@ class Run:
         )
         self.workers = [
             Worker(
-                server, workflow, self.board, journal=journal, folder=folder, limits=limits, previews=previews,
+                server,
+                workflow,
+                self.board,
+                journal=journal,
+                folder=folder,
+                limits=limits,
+                previews=previews,
                 client_id=client,
             )
             for server in servers
-        ]  # fmt: skip
+        ]
         self._wakes = [threading.Event() for _ in servers]
         self._listeners = [
             Listener(worker.server, client, wake.set, partial(self._dropped, worker, wake))

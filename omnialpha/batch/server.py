@@ -105,9 +105,13 @@ class Server:
         try:
             with open(path, "rb") as file:
                 answer = self._json(
-                    "POST", "/upload/image", what=path, files={"image": (name, file, "application/octet-stream")},
-                    data={"type": "input", "subfolder": self.folder}, timeout=(ANSWER, TRANSFER),
-                )  # fmt: skip
+                    "POST",
+                    "/upload/image",
+                    what=path,
+                    files={"image": (name, file, "application/octet-stream")},
+                    data={"type": "input", "subfolder": self.folder},
+                    timeout=(ANSWER, TRANSFER),
+                )
         except ServerTrouble as trouble:
             # Servers and proxies hang up in the middle of a body that is too large for them: then all else is well.
             self.check()
@@ -125,8 +129,12 @@ class Server:
             Refused: the graph, or a branch of it, is invalid. A graph of which only a branch is was queued all the
                 same, without it; it is taken from the queue again.
         """
-        body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": client_id,
-                "extra_data": {"preview_method": "none"}}  # fmt: skip
+        body = {
+            "prompt": prompt,
+            "prompt_id": prompt_id,
+            "client_id": client_id,
+            "extra_data": {"preview_method": "none"},
+        }
         answer = self._json("POST", "/prompt", json=body)
         reason = refusal(answer) if isinstance(answer, dict) else None
         if reason:

@@ -69,10 +69,19 @@ class Worker:
     """
 
     def __init__(
-        self, server: Server, workflow: Workflow, board: Board, *, journal: Journal, folder: Folder, limits: Limits,
-        previews: bool = False, client_id: str = "", clock: Callable[[], float] = time.monotonic,
+        self,
+        server: Server,
+        workflow: Workflow,
+        board: Board,
+        *,
+        journal: Journal,
+        folder: Folder,
+        limits: Limits,
+        previews: bool = False,
+        client_id: str = "",
+        clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
-    ):  # fmt: skip
+    ):
         self.server, self.workflow, self.board, self.journal, self.folder = server, workflow, board, journal, folder
         self.limits, self.previews, self.client_id, self.clock, self.new_id = limits, previews, client_id, clock, new_id
         self.flights: dict[str, Flight] = {}
@@ -160,8 +169,14 @@ class Worker:
             self._doubt()
         self._retry_at = now + min(self.limits.longest, self.limits.backoff * 2 ** min(self._troubles, 16))
         self._troubles += 1
-        self.board.say({"event": "server trouble", "server": self.server.name, "reason": str(trouble),
-                        "retry in": round(self._retry_at - now, 1)})  # fmt: skip
+        self.board.say(
+            {
+                "event": "server trouble",
+                "server": self.server.name,
+                "reason": str(trouble),
+                "retry in": round(self._retry_at - now, 1),
+            }
+        )
 
     def _doubt(self) -> None:
         """The server may have been restarted: nothing about it is certain until it was asked."""

@@ -38,13 +38,17 @@ ROLES = {
     "guide": Role((("LoadImageMask", "image"),), ("guide", "mask", "trimap"), (("LoadImage", "image"),)),
     "text": Role(
         (
-            ("OmniAlphaTask", "text"), ("OmniAlphaInstruct", "instruction"), ("CLIPTextEncode", "text"),
-            ("TextEncodeQwenImageEdit", "prompt"), ("TextEncodeQwenImageEditPlus", "prompt"),
-            ("PrimitiveString", "value"), ("PrimitiveStringMultiline", "value"),
+            ("OmniAlphaTask", "text"),
+            ("OmniAlphaInstruct", "instruction"),
+            ("CLIPTextEncode", "text"),
+            ("TextEncodeQwenImageEdit", "prompt"),
+            ("TextEncodeQwenImageEditPlus", "prompt"),
+            ("PrimitiveString", "value"),
+            ("PrimitiveStringMultiline", "value"),
         ),
         ("text", "prompt", "positive"),
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, order=True)

@@ -27,50 +27,87 @@ DEFAULT_NAME = "{folder}/{job}-{index:02}"
 
 def add_commands(commands) -> None:
     """Register `batch` below the main command's subparsers."""
-    batch = commands.add_parser("batch", help="run a workflow for many pictures on ComfyUI servers",
-                                description=BATCH_HELP, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    batch.add_argument("workflow", metavar="WORKFLOW|TASK",
-                       help="JSON file: Workflow, Export (API) in ComfyUI; a task's id with --engine ray")  # fmt: skip
+    batch = commands.add_parser(
+        "batch",
+        help="run a workflow for many pictures on ComfyUI servers",
+        description=BATCH_HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    batch.add_argument(
+        "workflow",
+        metavar="WORKFLOW|TASK",
+        help="JSON file: Workflow, Export (API) in ComfyUI; a task's id with --engine ray",
+    )
 
     what = batch.add_argument_group("jobs")
     what.add_argument("--image", metavar="FILES", help="pattern in quotes, or a folder: one job per picture")
     what.add_argument("--guide", metavar="FILES", help="mask or trimap of each picture, such as 'masks/{stem}.png'")
     what.add_argument("--text", metavar="TEXT", help="text, which may hold {stem}, or a CSV with columns image, text")
-    what.add_argument("--input", metavar="NAME=VALUE", action="append", default=[],
-                      help="any other input; @FILE uploads a file")  # fmt: skip
+    what.add_argument(
+        "--input", metavar="NAME=VALUE", action="append", default=[], help="any other input; @FILE uploads a file"
+    )
     what.add_argument("--manifest", metavar="TABLE", help="CSV or JSONL with one job per line, in place of patterns")
 
     where = batch.add_argument_group("servers")
-    where.add_argument("--server", metavar="URL", action="append", default=[],
-                       help=f"repeat for several ({DEFAULT_SERVER})")  # fmt: skip
-    where.add_argument("--header", metavar="'NAME: VALUE'", action="append", default=[],
-                       help="sent with every request; @FILE reads such lines from a file")  # fmt: skip
-    where.add_argument("--in-flight", type=_positive, default=3, metavar="N",
-                       help="jobs given to a server at a time (%(default)s)")  # fmt: skip
-    where.add_argument("--upload-folder", metavar="NAME", default="omnialpha-batch",
-                       help="subfolder of the servers' input folder; '' for none (%(default)s)")  # fmt: skip
-    where.add_argument("--patience", type=_positive, default=30, metavar="MINUTES",
-                       help="stop when no server gets anything done for so long (%(default)s)")  # fmt: skip
+    where.add_argument(
+        "--server", metavar="URL", action="append", default=[], help=f"repeat for several ({DEFAULT_SERVER})"
+    )
+    where.add_argument(
+        "--header",
+        metavar="'NAME: VALUE'",
+        action="append",
+        default=[],
+        help="sent with every request; @FILE reads such lines from a file",
+    )
+    where.add_argument(
+        "--in-flight", type=_positive, default=3, metavar="N", help="jobs given to a server at a time (%(default)s)"
+    )
+    where.add_argument(
+        "--upload-folder",
+        metavar="NAME",
+        default="omnialpha-batch",
+        help="subfolder of the servers' input folder; '' for none (%(default)s)",
+    )
+    where.add_argument(
+        "--patience",
+        type=_positive,
+        default=30,
+        metavar="MINUTES",
+        help="stop when no server gets anything done for so long (%(default)s)",
+    )
 
     ray = batch.add_argument_group("the library on a Ray cluster, in place of servers")
     ray.add_argument("--engine", choices=("comfyui", "ray"), default="comfyui", help="who does the work (%(default)s)")
     ray.add_argument("--checkpoint", metavar="PATH", default="micro", help="diffusers folder, or micro (%(default)s)")
     ray.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="of the pipelines (%(default)s)")
     ray.add_argument("--workers", type=_positive, metavar="N", help="pipelines (default: as many as Ray has room for)")
-    ray.add_argument("--worker-gpus", type=float, metavar="G",
-                     help="GPUs of each; 0.5: two share one (default: 1 where Ray has any)")  # fmt: skip
-    ray.add_argument("--worker-cpus", type=float, default=1.0, metavar="C",
-                     help="CPU cores of each where it has no GPU (%(default)s)")  # fmt: skip
+    ray.add_argument(
+        "--worker-gpus", type=float, metavar="G", help="GPUs of each; 0.5: two share one (default: 1 where Ray has any)"
+    )
+    ray.add_argument(
+        "--worker-cpus",
+        type=float,
+        default=1.0,
+        metavar="C",
+        help="CPU cores of each where it has no GPU (%(default)s)",
+    )
     ray.add_argument("--ray-address", metavar="URL", help="of a running cluster, or auto (default: this machine)")
 
     results = batch.add_argument_group("results")
-    results.add_argument("--out", required=True, metavar="DIR",
-                         help="where results go; with --engine ray also an address, s3://bucket/out")  # fmt: skip
-    results.add_argument("--journal", metavar="DIR",
-                         help="folder of this machine for journal and reports (OUT/_batch)")  # fmt: skip
-    results.add_argument("--name", metavar="TEMPLATE", default=DEFAULT_NAME,
-                         help="of {job} {folder} {number} {id} {index} {node} {name} (%(default)s)")  # fmt: skip
+    results.add_argument(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="where results go; with --engine ray also an address, s3://bucket/out",
+    )
+    results.add_argument("--journal", metavar="DIR", help="folder of this machine for journal and reports (OUT/_batch)")
+    results.add_argument(
+        "--name",
+        metavar="TEMPLATE",
+        default=DEFAULT_NAME,
+        help="of {job} {folder} {number} {id} {index} {node} {name} (%(default)s)",
+    )
     results.add_argument("--previews", action="store_true", help="download previews too, not only saved files")
 
     how = batch.add_argument_group("how")
@@ -166,9 +203,15 @@ def _run(args, workflow, jobs, *, servers, journal, folder) -> int:
         if servers:
             limits = Limits(in_flight=args.in_flight, patience=args.patience * 60)
             run = Run(
-                servers, workflow, ready.jobs, journal=journal, folder=folder, limits=limits, say=progress,
+                servers,
+                workflow,
+                ready.jobs,
+                journal=journal,
+                folder=folder,
+                limits=limits,
+                say=progress,
                 previews=args.previews,
-            )  # fmt: skip
+            )
         else:
             cluster = Cluster(args.workers, args.worker_gpus, args.worker_cpus, args.ray_address, args.device)
             run = RayRun(cluster, workflow, ready.jobs, journal=journal, folder=folder, say=progress)
@@ -182,8 +225,10 @@ def _run(args, workflow, jobs, *, servers, journal, folder) -> int:
     if args.json_lines:
         progress({"event": "end", **summary})
         return exit_code(summary, end)
-    print(f"{summary['done']} of {summary['jobs']} jobs done, {summary['set aside']} set aside, "
-          f"{summary['unfinished']} unfinished; see {paths[-1]}")  # fmt: skip
+    print(
+        f"{summary['done']} of {summary['jobs']} jobs done, {summary['set aside']} set aside, "
+        f"{summary['unfinished']} unfinished; see {paths[-1]}"
+    )
     if summary["unfinished"]:
         _say(f"omnialpha: {end}. Run the same command again to go on.")
     return exit_code(summary, end)

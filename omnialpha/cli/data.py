@@ -33,8 +33,9 @@ def add_commands(commands) -> None:
     data = commands.add_parser("data", help="build, filter and look at data sets", description="Data sets of layers.")
     parts = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    build = parts.add_parser("build", help="make triplets", description=BUILD_HELP, epilog=BUILD_EXAMPLES,
-                             formatter_class=raw)  # fmt: skip
+    build = parts.add_parser(
+        "build", help="make triplets", description=BUILD_HELP, epilog=BUILD_EXAMPLES, formatter_class=raw
+    )
     build.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file; see configs/micro")
     build.add_argument("--out", required=True, metavar="DIR", help="folder of the data set")
     build.add_argument("--objects", metavar="DIR", help="RGBA pictures, or a source: fluent-emoji, glyphs")
@@ -48,17 +49,38 @@ def add_commands(commands) -> None:
     build.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
     build.set_defaults(command=_build)
 
-    check = parts.add_parser("filter", help="reject what is wrong, and say why", description=FILTER_HELP,
-                             formatter_class=raw)  # fmt: skip
+    check = parts.add_parser(
+        "filter", help="reject what is wrong, and say why", description=FILTER_HELP, formatter_class=raw
+    )
     check.add_argument("dataset", metavar="DIR", help="folder of the data set")
-    check.add_argument("--recomposition", type=float, default=2.0, metavar="E",
-                       help="largest mean error of foreground over background, in 1/255 (%(default)s)")  # fmt: skip
-    check.add_argument("--soft-share", type=float, default=0.02, metavar="S",
-                       help="least share of half-transparent pixels of a soft object (%(default)s)")  # fmt: skip
-    check.add_argument("--visible", type=float, default=0.005, metavar="S",
-                       help="least share of the canvas that shows the object (%(default)s)")  # fmt: skip
-    check.add_argument("--duplicate-bits", type=int, default=2, metavar="N",
-                       help="most bits of 128 that differ in hashes of duplicates, -1: off (%(default)s)")  # fmt: skip
+    check.add_argument(
+        "--recomposition",
+        type=float,
+        default=2.0,
+        metavar="E",
+        help="largest mean error of foreground over background, in 1/255 (%(default)s)",
+    )
+    check.add_argument(
+        "--soft-share",
+        type=float,
+        default=0.02,
+        metavar="S",
+        help="least share of half-transparent pixels of a soft object (%(default)s)",
+    )
+    check.add_argument(
+        "--visible",
+        type=float,
+        default=0.005,
+        metavar="S",
+        help="least share of the canvas that shows the object (%(default)s)",
+    )
+    check.add_argument(
+        "--duplicate-bits",
+        type=int,
+        default=2,
+        metavar="N",
+        help="most bits of 128 that differ in hashes of duplicates, -1: off (%(default)s)",
+    )
     check.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
     check.set_defaults(command=_filter)
 

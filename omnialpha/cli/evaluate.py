@@ -26,9 +26,13 @@ docs/evaluation.md defines the measures."""
 
 def add_commands(commands) -> None:
     """Register `evaluate` below the main command's subparsers."""
-    parser = commands.add_parser("evaluate", help="measure a checkpoint, or pictures, against the truth",
-                                 description=HELP, epilog=EXAMPLES,
-                                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a checkpoint, or pictures, against the truth",
+        description=HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("data", nargs="?", metavar="DATASET", help="data set folder or JSONL file")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the results, new or to go on with")
     what = parser.add_argument_group("what to measure on")
@@ -46,13 +50,20 @@ def add_commands(commands) -> None:
     how.add_argument("--seed", type=int, default=0, help="of guides and noise (%(default)s)")
     how.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the checkpoint's, by task)")
     how.add_argument("--guidance", type=float, metavar="S", help="guidance (default: the checkpoint's, by task)")
-    how.add_argument("--size", type=width_by_height, metavar="WxH",
-                     help="pixels to work at (default: the checkpoint's budget)")  # fmt: skip
-    how.add_argument("--samples", type=int, default=2, metavar="N", help="answers per record where the input leaves "
-                     "the answer open (%(default)s)")  # fmt: skip
+    how.add_argument(
+        "--size", type=width_by_height, metavar="WxH", help="pixels to work at (default: the checkpoint's budget)"
+    )
+    how.add_argument(
+        "--samples",
+        type=int,
+        default=2,
+        metavar="N",
+        help="answers per record where the input leaves the answer open (%(default)s)",
+    )
     how.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True, help="measure them as well")
-    how.add_argument("--refined", action="store_true", help="measure objects refined with the task's trimap, or "
-                     "their own, as well")  # fmt: skip
+    how.add_argument(
+        "--refined", action="store_true", help="measure objects refined with the task's trimap, or their own, as well"
+    )
     how.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True, help="draw plots and sheets")
     how.add_argument("--keep", type=int, default=8, metavar="N", help="records per task on a sheet (%(default)s)")
     parser.set_defaults(command=_evaluate)
@@ -112,11 +123,18 @@ def _measure(args) -> None:
     tasks, settings = check_tasks(records, args.task), checkpoint.settings
     lines = Path(args.data, "triplets.jsonl") if Path(args.data).is_dir() else args.data
     config = {
-        "checkpoint": checkpoint.folder.name, "weights": fingerprint(checkpoint.folder, args.vae, args.lora),
+        "checkpoint": checkpoint.folder.name,
+        "weights": fingerprint(checkpoint.folder, args.vae, args.lora),
         "lora_scale": args.lora_scale,
-        "data": Path(args.data).name, "records_sha256": fingerprint(lines), "seed": args.seed, "samples": args.samples,
-        **options, "baselines": args.baselines, "refined": args.refined, "keep": args.keep,
-    }  # fmt: skip
+        "data": Path(args.data).name,
+        "records_sha256": fingerprint(lines),
+        "seed": args.seed,
+        "samples": args.samples,
+        **options,
+        "baselines": args.baselines,
+        "refined": args.refined,
+        "keep": args.keep,
+    }
     open_folder(out, config)
     if unlearnt := [task for task in tasks if settings.trained(task) is False]:
         print(f"omnialpha: note: this checkpoint was not trained on {', '.join(unlearnt)}.", file=sys.stderr)
@@ -128,9 +146,17 @@ def _measure(args) -> None:
 
         results = evaluate(
             lambda: load(checkpoint, device, lora_scale=args.lora_scale),
-            records, tasks, seed=args.seed, baselines=args.baselines, refined=args.refined, samples=args.samples,
-            out=out, keep=args.keep, progress=progress, **options,
-        )  # fmt: skip
+            records,
+            tasks,
+            seed=args.seed,
+            baselines=args.baselines,
+            refined=args.refined,
+            samples=args.samples,
+            out=out,
+            keep=args.keep,
+            progress=progress,
+            **options,
+        )
     write_report(out, results, config, [asdict(problem) for problem in reading.problems])
     if args.pictures:
         from ..evaluation.plots import draw_plots, draw_sheets

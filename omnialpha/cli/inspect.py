@@ -66,9 +66,7 @@ def _words(value: Any) -> str:
 
 
 def _report(path: Path, kind: str, facts: Mapping[str, Any], problems=(), hints=()) -> Report:
-    return {
-        "path": str(path), "kind": kind, "facts": dict(facts), "problems": list(problems), "hints": list(hints)
-    }  # fmt: skip
+    return {"path": str(path), "kind": kind, "facts": dict(facts), "problems": list(problems), "hints": list(hints)}
 
 
 def _model(path: Path, checkpoint: str | Path | Checkpoint | None = None) -> Report:
@@ -84,9 +82,11 @@ def _model(path: Path, checkpoint: str | Path | Checkpoint | None = None) -> Rep
     if any(key.endswith("self_attn.q_proj.weight") for key in tensors):
         return _text_encoder(path, tensors)
     return _report(
-        path, "not a model of this family", _common(tensors) | {"tensors such as": list(tensors)[:3]},
+        path,
+        "not a model of this family",
+        _common(tensors) | {"tensors such as": list(tensors)[:3]},
         hints=["Expected a Qwen-Image transformer, VAE, text encoder (Qwen2.5-VL), or a LoRA."],
-    )  # fmt: skip
+    )
 
 
 def _common(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
@@ -112,8 +112,10 @@ def _vae(path: Path, tensors: Mapping[str, TensorInfo]) -> Report:
     except KeyError as error:
         problems = [f"{error.args[0]} is missing"]
     if rgba and layout == "diffusers":
-        hints.append("ComfyUI's own VAE loader wants the other layout: `convert-vae IN OUT --layout wan`, or load it "
-                     "with this pack's loader.")  # fmt: skip
+        hints.append(
+            "ComfyUI's own VAE loader wants the other layout: `convert-vae IN OUT --layout wan`, or load it "
+            "with this pack's loader."
+        )
     if not rgba and (reads, writes) == (3, 3):
         hints.append("For RGB. `convert-vae IN OUT --opaque` makes an RGBA VAE of it, the starting point for training.")
     facts = {"key layout": layout, "channels": f"{reads} in, {writes} out", **_common(tensors)}

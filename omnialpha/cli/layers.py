@@ -31,8 +31,13 @@ examples:
 def add_commands(commands) -> None:
     """Register both below the main command's subparsers."""
     raw = argparse.RawDescriptionHelpFormatter
-    layers = commands.add_parser("layers", help="convert and arrange layers", description=LAYERS_HELP,
-                                 epilog=LAYERS_EXAMPLES, formatter_class=raw)  # fmt: skip
+    layers = commands.add_parser(
+        "layers",
+        help="convert and arrange layers",
+        description=LAYERS_HELP,
+        epilog=LAYERS_EXAMPLES,
+        formatter_class=raw,
+    )
     layers.add_argument("source", nargs="+", metavar="SOURCE", help="PSD, ORA or picture file, or a folder of pictures")
     layers.add_argument("--out", required=True, metavar="FILE", help="ends in .psd, .ora or .png (a file per layer)")
     layers.add_argument("--bits", type=int, choices=(8, 16), default=8, help="of PNG files (%(default)s)")
@@ -41,8 +46,13 @@ def add_commands(commands) -> None:
     layers.add_argument("--hidden", action="store_true", help="read layers that are switched off, too")
     layers.set_defaults(command=_layers)
 
-    refine = commands.add_parser("refine", help="bring a matte to full size", description=REFINE_HELP,
-                                 epilog=REFINE_EXAMPLES, formatter_class=raw)  # fmt: skip
+    refine = commands.add_parser(
+        "refine",
+        help="bring a matte to full size",
+        description=REFINE_HELP,
+        epilog=REFINE_EXAMPLES,
+        formatter_class=raw,
+    )
     refine.add_argument("picture", metavar="PICTURE", help="the picture that was matted")
     refine.add_argument("matte", metavar="MATTE", help="the object with its alpha")
     refine.add_argument("--out", required=True, metavar="FILE", help="the PNG to write; must not exist")

@@ -142,8 +142,12 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     what = run.add_argument_group("what to work on")
     what.add_argument("--image", metavar="FILE", action="append", default=[], help="input layer; several in order")
     what.add_argument("--guide", metavar="FILE", help="trimap or mask, as large as the image")
-    what.add_argument("--guide-polarity", choices=("white", "black", "alpha"), default="white",
-                      help="where the object is in the guide: white, black, or opaque (%(default)s)")  # fmt: skip
+    what.add_argument(
+        "--guide-polarity",
+        choices=("white", "black", "alpha"),
+        default="white",
+        help="where the object is in the guide: white, black, or opaque (%(default)s)",
+    )
     what.add_argument("--text", default="", help="what the layer shows, for tasks that take text")
     what.add_argument("--instruction", help="what the model is told, in place of the task's own words")
     what.add_argument("--negative", default="", help="what guidance steers away from")
@@ -161,13 +165,21 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--size", type=width_by_height, metavar="WxH", help="pixels to work at (default: the checkpoint's budget)"
     )
-    how.add_argument("--fit", choices=("scale", "pad", "exact"), default="scale",
-                     help="stretch to the working size, pad, or insist on it (%(default)s)")  # fmt: skip
+    how.add_argument(
+        "--fit",
+        choices=("scale", "pad", "exact"),
+        default="scale",
+        help="stretch to the working size, pad, or insist on it (%(default)s)",
+    )
     how.add_argument("--snap-alpha", action="store_true", help="make nearly opaque and nearly clear pixels exactly so")
     how.add_argument("--keep-hidden", action="store_true", help="keep colours that lie hidden under alpha 0 of inputs")
     run.add_argument("--out", metavar="DIR", help="new folder for the layers (default: out/TASK)")
-    run.add_argument("--format", choices=("png", "png16", "psd", "ora"), default="png",
-                     help="a PNG per layer of 8 or 16 bits, or one layered file (%(default)s)")  # fmt: skip
+    run.add_argument(
+        "--format",
+        choices=("png", "png16", "psd", "ora"),
+        default="png",
+        help="a PNG per layer of 8 or 16 bits, or one layered file (%(default)s)",
+    )
 
 
 def _run(args) -> None:

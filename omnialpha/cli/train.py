@@ -29,8 +29,9 @@ measured as opaque initialisation makes it."""
 def add_commands(commands) -> None:
     """Register `train` below the main command's subparsers."""
     raw = argparse.RawDescriptionHelpFormatter
-    train = commands.add_parser("train", help="train a VAE or a transformer", description=TRAIN_HELP, epilog=EXAMPLES,
-                                formatter_class=raw)  # fmt: skip
+    train = commands.add_parser(
+        "train", help="train a VAE or a transformer", description=TRAIN_HELP, epilog=EXAMPLES, formatter_class=raw
+    )
     parts = train.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, function, words in (
         ("cache", _cache, "encode a data set's pictures once"),
@@ -45,15 +46,25 @@ def add_commands(commands) -> None:
             parser.add_argument("--threads", type=int, help="CPU threads of this process (default: torch's)")
         parser.set_defaults(command=function)
         if name == "cache":
-            parser.add_argument("--share", type=_share, default=(0, 1), metavar="K/N",
-                                help="make every N-th shard, from the K-th on: for several processes")  # fmt: skip
-    measure = parts.add_parser("measure-vae", help="how well a VAE keeps held-out pictures, colour and alpha apart",
-                               description=MEASURE_HELP, formatter_class=raw)  # fmt: skip
+            parser.add_argument(
+                "--share",
+                type=_share,
+                default=(0, 1),
+                metavar="K/N",
+                help="make every N-th shard, from the K-th on: for several processes",
+            )
+    measure = parts.add_parser(
+        "measure-vae",
+        help="how well a VAE keeps held-out pictures, colour and alpha apart",
+        description=MEASURE_HELP,
+        formatter_class=raw,
+    )
     measure.add_argument("vae", metavar="VAE", help="file or folder of an RGBA or RGB VAE")
     measure.add_argument("--data", required=True, metavar="DATASET", help="data set folder or JSONL file")
     measure.add_argument("--split", default="test", choices=("test", "train", "all"), help="default: test")
-    measure.add_argument("--size", action="append", type=_height_by_width, metavar="H[xW]",
-                         help="in pixels; repeatable (default: 64)")  # fmt: skip
+    measure.add_argument(
+        "--size", action="append", type=_height_by_width, metavar="H[xW]", help="in pixels; repeatable (default: 64)"
+    )
     measure.add_argument("--limit", type=int, default=256, metavar="N", help="records at most (default: 256)")
     measure.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     measure.add_argument("--out", metavar="FILE", help="write the numbers as JSON, into a new file")

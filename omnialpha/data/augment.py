@@ -73,8 +73,10 @@ def _hidden(layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 SCENE: dict[str, Callable[[Layers, np.random.Generator], Layers]] = {"flip": _flip, "crop": _crop, "colour": _colour}
 # Of what the model is shown, one layer at a time. What it has to answer is the undamaged truth.
 SHOWN: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "jpeg": _jpeg, "soften": _soften, "hidden": _hidden,
-}  # fmt: skip
+    "jpeg": _jpeg,
+    "soften": _soften,
+    "hidden": _hidden,
+}
 AUGMENTATIONS = (*SCENE, *SHOWN)
 
 

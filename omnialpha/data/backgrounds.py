@@ -165,9 +165,16 @@ def _plain(size, rng):
 
 
 PATTERNS = {
-    "gradient": _gradient, "halo": _halo, "clouds": smooth_noise, "mist": smooth_noise, "marble": smooth_noise,
-    "stripes": _stripes, "checks": _checks, "horizon": _horizon, "plain colour": _plain,
-}  # fmt: skip
+    "gradient": _gradient,
+    "halo": _halo,
+    "clouds": smooth_noise,
+    "mist": smooth_noise,
+    "marble": smooth_noise,
+    "stripes": _stripes,
+    "checks": _checks,
+    "horizon": _horizon,
+    "plain colour": _plain,
+}
 
 
 def draw_texture(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, str]:
@@ -190,9 +197,12 @@ def draw_texture(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.nd
 
 
 def draw_background(
-    photos: list[Photo], size: tuple[int, int], rng: np.random.Generator, textures: float = 0.4,
+    photos: list[Photo],
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    textures: float = 0.4,
     problems: set[str] | None = None,
-) -> tuple[np.ndarray, str]:  # fmt: skip
+) -> tuple[np.ndarray, str]:
     """A texture, by the chance `textures` (or where there is no photograph), else a crop of a photograph.
 
     Returns:

@@ -21,9 +21,18 @@ FAINT = 2 / 255  # alpha below this is nothing
 
 # How often each effect meets an object; a config may say otherwise.
 CHANCES = {
-    "flip": 0.5, "tilt": 0.4, "stretch": 0.3, "hair": 0.08, "blur": 0.12, "glass": 0.15, "fade": 0.1, "swap": 0.15,
-    "tint": 0.15, "harmonise": 0.15, "shadow": 0.1,
-}  # fmt: skip
+    "flip": 0.5,
+    "tilt": 0.4,
+    "stretch": 0.3,
+    "hair": 0.08,
+    "blur": 0.12,
+    "glass": 0.15,
+    "fade": 0.1,
+    "swap": 0.15,
+    "tint": 0.15,
+    "harmonise": 0.15,
+    "shadow": 0.1,
+}
 
 
 class ObjectBank:
@@ -201,9 +210,15 @@ def _shadow(layer, rng, scene):
 
 # name -> what it does, in the order in which it is applied; glass and fade exclude each other, as do swap and tint.
 EFFECTS = {
-    "hair": _hair, "blur": _blur, "glass": _glass, "fade": _fade, "swap": _swap, "tint": _tint,
-    "harmonise": _harmonise, "shadow": _shadow,
-}  # fmt: skip
+    "hair": _hair,
+    "blur": _blur,
+    "glass": _glass,
+    "fade": _fade,
+    "swap": _swap,
+    "tint": _tint,
+    "harmonise": _harmonise,
+    "shadow": _shadow,
+}
 EXCLUDES = {"fade": "glass", "tint": "swap"}
 
 

@@ -86,9 +86,13 @@ def words_of(record: Record) -> str:
 
 
 def derive(
-    record: Record, task: str, rng: np.random.Generator, rule: SizeRule | None = None,
-    augmentations: Iterable[str] = (), caption_rate: float = 0.5,
-) -> Example:  # fmt: skip
+    record: Record,
+    task: str,
+    rng: np.random.Generator,
+    rule: SizeRule | None = None,
+    augmentations: Iterable[str] = (),
+    caption_rate: float = 0.5,
+) -> Example:
     """Make one example.
 
     Args:

@@ -73,15 +73,21 @@ def _apart(record: Record, found: Measures, limits: FilterLimits) -> str:
 
 # reason -> what is wrong in particular, "" for nothing
 CHECKS: dict[str, Callable[[Record, Measures, FilterLimits], str]] = {
-    "empty alpha": _empty, "full alpha": _full, "no soft edge": _hard, "missing caption": _mute,
+    "empty alpha": _empty,
+    "full alpha": _full,
+    "no soft edge": _hard,
+    "missing caption": _mute,
     "recomposition": _apart,
-}  # fmt: skip
+}
 
 
 def filter_data(
-    folder: Path | str, limits: FilterLimits = FilterLimits(), *, workers: int = 1,
+    folder: Path | str,
+    limits: FilterLimits = FilterLimits(),
+    *,
+    workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> dict:  # fmt: skip
+) -> dict:
     """Judge every record of a data set; write `rejected.jsonl`, `report.json` and `report.png`. Safe to repeat.
 
     Args:
@@ -142,9 +148,12 @@ def _report(rows: list[dict], kept: int, limits: FilterLimits) -> dict:
         for name in reasons
     }
     return {
-        "kept": kept, "rejected": len(rows), "reasons": dict(Counter(reasons).most_common()), "limits": asdict(limits),
+        "kept": kept,
+        "rejected": len(rows),
+        "reasons": dict(Counter(reasons).most_common()),
+        "limits": asdict(limits),
         "examples": {name: ids[:PER_REASON] for name, ids in examples.items()},
-    }  # fmt: skip
+    }
 
 
 def _draw(path: Path, records: list[Record], bad: dict[str, str], report: dict) -> None:
@@ -152,8 +161,10 @@ def _draw(path: Path, records: list[Record], bad: dict[str, str], report: dict) 
     by_id = {record.id: record for record in records}
     kept = [record.id for record in records if record.id not in bad]
     step = max(1, len(kept) // (2 * ROWS))
-    sheet = Sheet(f"{path.parent.name}: {report['kept']} kept, {report['rejected']} rejected",
-                  ["foreground", "background", "composite"] * 2)  # fmt: skip
+    sheet = Sheet(
+        f"{path.parent.name}: {report['kept']} kept, {report['rejected']} rejected",
+        ["foreground", "background", "composite"] * 2,
+    )
     for names in zip(kept[::step][: 2 * ROWS : 2], [*kept[::step][1 : 2 * ROWS : 2], None]):
         sheet.add("kept", [_short(words_of(by_id[name])) for name in names if name], _cells(by_id, names))
     for reason, names in report["examples"].items():

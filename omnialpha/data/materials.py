@@ -51,8 +51,10 @@ def load_materials(
         raise OmniAlphaError(f"None of the {len(entries)} objects of {objects} is in the split {split!r}; try `all`.")
     side = "test" if split == "test" else "train"
     drawn = {
-        "photographs": lambda: load_photos(side), "odd-photographs": lambda: load_photos("odd"), "textures": list,
-    }  # fmt: skip
+        "photographs": lambda: load_photos(side),
+        "odd-photographs": lambda: load_photos("odd"),
+        "textures": list,
+    }
     return Materials(ObjectBank(chosen, size), drawn.get(backgrounds, lambda: folder_photos(backgrounds, side, size))())
 
 

@@ -163,8 +163,13 @@ def parse_record(data: object, root: Path) -> Record:
             raise ValueError('"layers" needs two layers or more, back to front')
         texts = tuple(_text(text, "captions.layers") for text in _list(captions.get("layers", []), "captions.layers"))
         caption = _text(captions.get("composite", ""), "captions.composite")
-        return StackRecord(layers=layers, composite=_path(data.get("composite"), "composite", root), captions=texts,
-                     caption=caption, **common)  # fmt: skip
+        return StackRecord(
+            layers=layers,
+            composite=_path(data.get("composite"), "composite", root),
+            captions=texts,
+            caption=caption,
+            **common,
+        )
     pictures = {role: _path(data[role], role, root) for role in LAYER_ROLES if data.get(role)}
     if "foreground" not in pictures:
         raise ValueError('no "foreground", "layers" or "output_images"')

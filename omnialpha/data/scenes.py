@@ -65,8 +65,14 @@ def _triplets(block: Block, config: BuildConfig, composer: Composer, materials: 
             # What is stored has 8 bits, so the composite is made of that.
             shown = block.keep("composite", f"{i}{j}", composite(block.pictures[fronts[i]], block.pictures[backs[j]]))
             captions = {"foreground": layer.name, "background": words, "composite": f"{layer.name} on {words}"}
-            block.record(f"{i}{j}", foreground=fronts[i], background=backs[j], composite=shown, captions=captions,
-                         tags=layer.tags)  # fmt: skip
+            block.record(
+                f"{i}{j}",
+                foreground=fronts[i],
+                background=backs[j],
+                composite=shown,
+                captions=captions,
+                tags=layer.tags,
+            )
 
 
 def _portraits(block: Block, config: BuildConfig, composer: Composer, materials: Materials, size: Size) -> None:

@@ -29,10 +29,13 @@ def describe(path: Path | str, images: Path | str | None = None) -> str:
     step = max(1, len(reading.records) // SAMPLE)
     sizes = Counter(_size_in_words(record) for record in reading.records[::step][:SAMPLE])
     lines = [
-        _row("records", kinds), _row("splits", splits), _row("sizes", sizes), _row("tags", tags),
+        _row("records", kinds),
+        _row("splits", splits),
+        _row("sizes", sizes),
+        _row("tags", tags),
         f"tasks     {len(tasks)}: {', '.join(tasks)}",
         f"captions  {len(words)} different, such as {'; '.join(word for word, _ in words.most_common(5))}",
-    ]  # fmt: skip
+    ]
     if whole > len(reading.records):
         lines.append(f"rejected  {whole - len(reading.records)}, see rejected.jsonl")
     lines += [f"line {problem.line}: {problem.reason}" for problem in reading.problems[:10]]

@@ -39,10 +39,18 @@ class ExampleStream(IterableDataset):
     """
 
     def __init__(
-        self, records: Sequence[Record], weights: Mapping[str, float], *, seed: int = 0, rule: SizeRule | None = None,
-        augmentations: Iterable[str] = (), caption_rate: float = 0.5, start: int = 0, process: int = 0,
+        self,
+        records: Sequence[Record],
+        weights: Mapping[str, float],
+        *,
+        seed: int = 0,
+        rule: SizeRule | None = None,
+        augmentations: Iterable[str] = (),
+        caption_rate: float = 0.5,
+        start: int = 0,
+        process: int = 0,
         processes: int = 1,
-    ):  # fmt: skip
+    ):
         self.seed, self.rule, self.caption_rate = seed, rule, caption_rate
         self.augmentations = check_augmentations(augmentations)
         self.start, self.process, self.processes = start, process, processes

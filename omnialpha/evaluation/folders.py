@@ -42,8 +42,9 @@ def compare_folders(
     names = ("predicted", "true", "trimap")
     alone = [
         {"record": name, "reason": f"there is no {names[files.index(None)]} picture of that name"}
-        for name, files in sorted(wanted.items()) if None in files
-    ]  # fmt: skip
+        for name, files in sorted(wanted.items())
+        if None in files
+    ]
     task = ("mattes" if mattes else "pictures") + ("_trimap" if trimaps else "")
     return Results([_compare(name, task, files, mattes) for name, files in pairs.items()]), alone
 

@@ -57,12 +57,12 @@ _LAYER = {
     "nine_ssim": ("SSIM, nine colours", metrics.nine_ssim, True),
 }
 _RECOMPOSITION = Measure(
-    "recomposition", "recomposition error", False,
+    "recomposition",
+    "recomposition error",
+    False,
     lambda case, answers: fmean(metrics.recomposition_error(layers, case.inputs[0]) for layers in answers),
-)  # fmt: skip
-_ENERGY = Measure(
-    "energy", "energy score", False, lambda case, answers: metrics.energy_score(answers, case.targets)
-)  # fmt: skip
+)
+_ENERGY = Measure("energy", "energy score", False, lambda case, answers: metrics.energy_score(answers, case.targets))
 
 # family -> the measures that say whether a method is better than another
 _DECIDE = {

@@ -108,8 +108,14 @@ def _task_figure(results: Results, task: str, methods: Sequence[str]):
             error = results.summary_of(task, method, name)["standard_error"] * row.factor
             label, colour = METHODS.get(method, method), _colour(method)
             bars.barh(k, sum(values) / len(values), xerr=error, color=colour, ecolor="#555", capsize=3)
-            curves.plot(np.arange(1, len(values) + 1), np.array(values), color=colour, label=label,
-                        linewidth=2.2 if k == 0 else 1.4, marker="." if len(values) < 3 else None)  # fmt: skip
+            curves.plot(
+                np.arange(1, len(values) + 1),
+                np.array(values),
+                color=colour,
+                label=label,
+                linewidth=2.2 if k == 0 else 1.4,
+                marker="." if len(values) < 3 else None,
+            )
         bars.set_yticks(range(len(methods)), [textwrap.fill(METHODS.get(m, m), 16) for m in methods], fontsize=8)
         bars.invert_yaxis()
         better = "higher" if row.higher_is_better else "lower"

@@ -39,10 +39,16 @@ def write_report(
         DiskError: a file cannot be written.
     """
     problems = [*problems, *results.problems()]
-    write_json(out / "results.json", {
-        "config": dict(config), "software": software(), "tasks": results.summary(), "problems": problems,
-        "records": list(results.rows),
-    })  # fmt: skip
+    write_json(
+        out / "results.json",
+        {
+            "config": dict(config),
+            "software": software(),
+            "tasks": results.summary(),
+            "problems": problems,
+            "records": list(results.rows),
+        },
+    )
     title = f"# {config.get('checkpoint', config.get('predicted'))} on {config.get('data', config.get('truth'))}"
     page = f"{title}\n\n{results.table()}\n\n## Every measure\n\n{results.table(every=True)}\n"
     for name, text in (("results.csv", results.csv()), ("table.md", page)):

@@ -14,10 +14,14 @@ from ..tasks import TASKS
 from .measures import Measure, deciding, measure, measures_of, naive_methods
 
 METHODS = {
-    "model": "model", "refined": "model, refined",
-    "copy": "copy the input", "opaque": "all opaque", "empty": "empty",
-    "closed_form": "closed form, given the trimap", "knn": "KNN, given the trimap",
-}  # fmt: skip
+    "model": "model",
+    "refined": "model, refined",
+    "copy": "copy the input",
+    "opaque": "all opaque",
+    "empty": "empty",
+    "closed_form": "closed form, given the trimap",
+    "knn": "KNN, given the trimap",
+}
 GIVEN = ("copy", "opaque")  # the naive answers that a task counts as learnt when it beats
 NONE = "-"
 
@@ -59,9 +63,12 @@ class Results:
             return None
         difference = _summary([ours[record] - theirs[record] for record in shared])
         return {
-            "model": fmean(ours[record] for record in shared), method: fmean(theirs[record] for record in shared),
-            "difference": difference["mean"], "standard_error": difference["standard_error"], "records": len(shared),
-        }  # fmt: skip
+            "model": fmean(ours[record] for record in shared),
+            method: fmean(theirs[record] for record in shared),
+            "difference": difference["mean"],
+            "standard_error": difference["standard_error"],
+            "records": len(shared),
+        }
 
     def beats(self, task: str, method: str) -> bool | None:
         """Is the model better than a method in the mean, by every measure that decides? None where it was not run."""
@@ -87,17 +94,21 @@ class Results:
     def _summary_of(self, task: str) -> dict[str, Any]:
         rows, methods = self._of(task), self.methods(task)
         names = [row.name for row in measures_of(task)] if rows else []
-        means = {method: {name: self.summary_of(task, method, name) for name in names}
-                 for method in methods}  # fmt: skip
+        means = {method: {name: self.summary_of(task, method, name) for name in names} for method in methods}
         others = [method for method in methods if method != "model"]
         return {
-            "records": len(rows), "left_out": sum(row["task"] == task for row in self.rows) - len(rows),
+            "records": len(rows),
+            "left_out": sum(row["task"] == task for row in self.rows) - len(rows),
             "pixels": _range(row["pixels"] for row in rows),
             "unknown_pixels": _range(row["unknown_pixels"] for row in rows if "unknown_pixels" in row),
-            "deciding": list(deciding(task)), "methods": means,
-            "against": {method: {name: self.paired(task, method, name) for name in deciding(task)} |
-                        {"better": self.beats(task, method)} for method in others},
-        }  # fmt: skip
+            "deciding": list(deciding(task)),
+            "methods": means,
+            "against": {
+                method: {name: self.paired(task, method, name) for name in deciding(task)}
+                | {"better": self.beats(task, method)}
+                for method in others
+            },
+        }
 
     def table(self, every: bool = False) -> str:
         """A Markdown table: a row per task and measure that decides (every measure if told), a column per method."""

@@ -38,10 +38,19 @@ Row = dict[str, Any]
 
 
 def evaluate(
-    checkpoint, records: Sequence[Record], tasks: Sequence[str] | None = None, *, seed: int = 0,
-    baselines: bool = True, refined: bool = False, samples: int = SAMPLES, out: Path | None = None, keep: int = 8,
-    progress: Callable[[int, int], object] | None = None, **options,
-) -> Results:  # fmt: skip
+    checkpoint,
+    records: Sequence[Record],
+    tasks: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    baselines: bool = True,
+    refined: bool = False,
+    samples: int = SAMPLES,
+    out: Path | None = None,
+    keep: int = 8,
+    progress: Callable[[int, int], object] | None = None,
+    **options,
+) -> Results:
     """Measures a checkpoint.
 
     Args:
@@ -76,9 +85,16 @@ def evaluate(
                 classical = Classical(record, seed)
             kept = partial(answer_path, out, k, task) if out and k < keep else None
             rows[record.id, task] = row = _measure(
-                pipeline, record, task, classical if baselines else None, refined=refined, samples=samples, seed=seed,
-                kept=kept, options=options,
-            )  # fmt: skip
+                pipeline,
+                record,
+                task,
+                classical if baselines else None,
+                refined=refined,
+                samples=samples,
+                seed=seed,
+                kept=kept,
+                options=options,
+            )
             if out:
                 _append(out / LINES, row)
         if progress:
@@ -102,9 +118,13 @@ def check_tasks(records: Sequence[Record], tasks: Sequence[str] | None) -> tuple
 
 
 def check_options(
-    samples: int = SAMPLES, count: int | None = None, keep: int = 0, steps: int | None = None,
-    guidance: float | None = None, size: tuple[int, int] | None = None,
-) -> None:  # fmt: skip
+    samples: int = SAMPLES,
+    count: int | None = None,
+    keep: int = 0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    size: tuple[int, int] | None = None,
+) -> None:
     """Refuse numbers that would fail on every record. OmniAlphaError."""
     for name, value, low in (("samples", samples, 1), ("count", count, 1), ("keep", keep, 0), ("steps", steps, 1)):
         if value is not None and value < low:
@@ -125,9 +145,17 @@ def _load(checkpoint):
 
 
 def _measure(
-    pipeline, record: Record, task: str, classical: Classical | None, *, refined: bool, samples: int, seed: int,
-    kept: Callable[[str], Path] | None, options: Mapping,
-) -> Row:  # fmt: skip
+    pipeline,
+    record: Record,
+    task: str,
+    classical: Classical | None,
+    *,
+    refined: bool,
+    samples: int,
+    seed: int,
+    kept: Callable[[str], Path] | None,
+    options: Mapping,
+) -> Row:
     """One line: the values of every method, or why there are none."""
     started = time.monotonic()
     row: Row = {"record": record.id, "task": task}

@@ -16,9 +16,15 @@ FREE = ("save_every", "log_every", "sheet_every", "sheet_data", "held_out", "wor
 
 
 def claim(
-    folder: Path, config: Mapping[str, Any], *, note: str = NOTE, free: Sequence[str] = (), what: str = "a run",
-    alone: bool = False, main: bool = True,
-) -> None:  # fmt: skip
+    folder: Path,
+    config: Mapping[str, Any],
+    *,
+    note: str = NOTE,
+    free: Sequence[str] = (),
+    what: str = "a run",
+    alone: bool = False,
+    main: bool = True,
+) -> None:
     """Make the folder with a note of its configuration, or see that it belongs to this one.
 
     Args:

@@ -125,8 +125,11 @@ def find_window(support: Tensor, sizes: Sequence[Size], margin: float = MARGIN) 
     (top, bottom), (left, right) = (_span(support.any(dim=axis)) for axis in (1, 0))
     reach = math.ceil(margin * max(bottom - top, right - left))
     top, left, bottom, right = (
-        max(0, top - reach), max(0, left - reach), min(height, bottom + reach), min(width, right + reach)
-    )  # fmt: skip
+        max(0, top - reach),
+        max(0, left - reach),
+        min(height, bottom + reach),
+        min(width, right + reach),
+    )
     tall, wide = _window_size((bottom - top, right - left), picture, sizes)
     top = min(max(0, (top + bottom - tall) // 2), height - tall)
     left = min(max(0, (left + right - wide) // 2), width - wide)

@@ -165,9 +165,14 @@ def load_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Mo
     try:
         config = Qwen2_5_VLConfig.from_dict(_for_any_transformers(checkpoint.config("text_encoder")))
         model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            path, config=config, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+            path,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
-        )  # fmt: skip
+        )
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise OmniAlphaError(f"The text encoder in {path} cannot be loaded: {str(error).strip()}") from error
     # The head that turns states into words is never used here, and often tied to the embeddings rather than stored.
@@ -216,7 +221,12 @@ def load_scheduler(checkpoint: Checkpoint):
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     config = checkpoint.scheduler or {
-        "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 0.9, "base_image_seq_len": 256,
-        "max_image_seq_len": 8192, "shift_terminal": 0.02, "time_shift_type": "exponential",
-    }  # fmt: skip
+        "use_dynamic_shifting": True,
+        "base_shift": 0.5,
+        "max_shift": 0.9,
+        "base_image_seq_len": 256,
+        "max_image_seq_len": 8192,
+        "shift_terminal": 0.02,
+        "time_shift_type": "exponential",
+    }
     return FlowMatchEulerDiscreteScheduler.from_config(config)

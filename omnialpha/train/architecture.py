@@ -19,9 +19,14 @@ from .config import Architecture
 
 # Qwen2.5's special tokens that a prompt can hold, in Qwen's order; here they take the last ids.
 SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
     "<|video_pad|>",
-)  # fmt: skip
+)
 
 
 def build_tokenizer(names: Iterable[str], vocabulary: int = 2048):
@@ -44,9 +49,10 @@ def build_tokenizer(names: Iterable[str], vocabulary: int = 2048):
     for token in SPECIAL:
         corpus = [text.replace(token, " ") for text in corpus]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - len(SPECIAL), initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        vocab_size=vocabulary - len(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
-    )  # fmt: skip
+    )
     backend = tokenizer.backend_tokenizer
     backend.train_from_iterator(corpus, trainer)
     learned = json.loads(backend.to_str())["model"]
@@ -69,13 +75,19 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
     write_over(folder / "merges.txt", "#version: 0.2\n" + "\n".join(merges) + "\n")
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     config = {
-        "tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False, "bos_token": None, "unk_token": None,
-        "eos_token": SPECIAL[0], "pad_token": SPECIAL[0], "model_max_length": 4096,
-        "additional_special_tokens": list(SPECIAL[1:]), "clean_up_tokenization_spaces": False,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "add_prefix_space": False,
+        "bos_token": None,
+        "unk_token": None,
+        "eos_token": SPECIAL[0],
+        "pad_token": SPECIAL[0],
+        "model_max_length": 4096,
+        "additional_special_tokens": list(SPECIAL[1:]),
+        "clean_up_tokenization_spaces": False,
         "added_tokens_decoder": {
             str(tokenizer.convert_tokens_to_ids(token)): {"content": token, **flags} for token in SPECIAL
         },
-    }  # fmt: skip
+    }
     write_json(folder / "tokenizer_config.json", config)
 
 
@@ -89,22 +101,38 @@ def build_text_encoder(tokenizer, sizes: Architecture = Architecture()):  # noqa
     rope = {"rope_type": "default", "type": "default", "mrope_section": sections, "rope_theta": 10000.0}
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": len(tokenizer), "hidden_size": sizes.text_width, "intermediate_size": 2 * sizes.text_width,
-            "num_hidden_layers": sizes.text_layers, "num_attention_heads": sizes.text_heads,
-            "num_key_value_heads": max(1, sizes.text_heads // 2), "max_position_embeddings": 4096,
-            "rms_norm_eps": 1e-6, "rope_parameters": rope, "bos_token_id": ids["<|endoftext|>"],
-            "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"],
+            "vocab_size": len(tokenizer),
+            "hidden_size": sizes.text_width,
+            "intermediate_size": 2 * sizes.text_width,
+            "num_hidden_layers": sizes.text_layers,
+            "num_attention_heads": sizes.text_heads,
+            "num_key_value_heads": max(1, sizes.text_heads // 2),
+            "max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": rope,
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={
-            "depth": sizes.vision_layers, "hidden_size": sizes.vision_width, "num_heads": 4, "patch_size": 14,
-            "intermediate_size": 2 * sizes.vision_width, "spatial_merge_size": 2, "temporal_patch_size": 2,
-            "window_size": 112, "fullatt_block_indexes": [sizes.vision_layers - 1],
-            "out_hidden_size": sizes.text_width, "in_channels": 3,
+            "depth": sizes.vision_layers,
+            "hidden_size": sizes.vision_width,
+            "num_heads": 4,
+            "patch_size": 14,
+            "intermediate_size": 2 * sizes.vision_width,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 112,
+            "fullatt_block_indexes": [sizes.vision_layers - 1],
+            "out_hidden_size": sizes.text_width,
+            "in_channels": 3,
         },
-        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
-    )  # fmt: skip
+    )
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
@@ -116,9 +144,15 @@ def build_transformer(sizes: Architecture = Architecture()):  # noqa: B008 - nev
     from diffusers import QwenImageTransformer2DModel
 
     model = QwenImageTransformer2DModel(
-        patch_size=2, in_channels=64, out_channels=16, num_layers=sizes.blocks, attention_head_dim=sizes.head_dim,
-        num_attention_heads=sizes.heads, joint_attention_dim=sizes.text_width, axes_dims_rope=tuple(sizes.rope_axes),
-    )  # fmt: skip
+        patch_size=2,
+        in_channels=64,
+        out_channels=16,
+        num_layers=sizes.blocks,
+        attention_head_dim=sizes.head_dim,
+        num_attention_heads=sizes.heads,
+        joint_attention_dim=sizes.text_width,
+        axes_dims_rope=tuple(sizes.rope_axes),
+    )
     zero = [part[1] for block in model.transformer_blocks for part in (block.img_mod, block.txt_mod)]
     for linear in (*zero, model.norm_out.linear, model.proj_out):
         nn.init.zeros_(linear.weight)

@@ -154,9 +154,7 @@ def encode_job(vae, job: ShardJob, config: CacheConfig, most: int | None = None)
     tensors = {f"index.{role}": torch.tensor(rows) for role, rows in index.items()}
     for role, stack in layers.items():
         tensors[role] = encode_pictures(vae, stack)
-        tensors[f"seen.{role}"] = torch.stack(
-            [torch.from_numpy(np.array(condition_image(layer))) for layer in stack]
-        )  # fmt: skip
+        tensors[f"seen.{role}"] = torch.stack([torch.from_numpy(np.array(condition_image(layer))) for layer in stack])
     return tensors
 
 
@@ -218,8 +216,12 @@ def _listed_pictures(records: Sequence[Record], job: ShardJob, rule: SizeRule, c
 def _write_shard(vae, job: ShardJob, config: CacheConfig, out: Path) -> None:
     tensors = encode_job(vae, job, config)
     words = [words_of(record) for record in job.records]
-    note = {"layers": str(job.layers), "tasks": json.dumps(job.tasks), "words": json.dumps(words),
-            "ids": json.dumps([record.id for record in job.records])}  # fmt: skip
+    note = {
+        "layers": str(job.layers),
+        "tasks": json.dumps(job.tasks),
+        "words": json.dumps(words),
+        "ids": json.dumps([record.id for record in job.records]),
+    }
     write_tensors(out / f"{job.name}.safetensors", tensors, note)
 
 

@@ -43,9 +43,16 @@ class Estimate:
 
 
 def make_estimate(
-    shapes: dict[str, tuple[int, ...]], width: int, blocks: int, config: TransformerConfig, *, pixels: int,
-    text_tokens: int = TEXT_TOKENS, weight_bytes: int = 4, extra: int = 0,
-) -> Estimate:  # fmt: skip
+    shapes: dict[str, tuple[int, ...]],
+    width: int,
+    blocks: int,
+    config: TransformerConfig,
+    *,
+    pixels: int,
+    text_tokens: int = TEXT_TOKENS,
+    weight_bytes: int = 4,
+    extra: int = 0,
+) -> Estimate:
     """Estimate a run.
 
     Args:
@@ -147,10 +154,15 @@ def describe_plan(config: TransformerConfig, parts, accelerator) -> str:
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     pixels = parts.settings.pixel_budget
     plan = make_estimate(
-        shapes, inner.num_attention_heads * inner.attention_head_dim, inner.num_layers, config, pixels=pixels,
-        text_tokens=60 if extra else TEXT_TOKENS, weight_bytes=next(parts.transformer.parameters()).element_size(),
+        shapes,
+        inner.num_attention_heads * inner.attention_head_dim,
+        inner.num_layers,
+        config,
+        pixels=pixels,
+        text_tokens=60 if extra else TEXT_TOKENS,
+        weight_bytes=next(parts.transformer.parameters()).element_size(),
         extra=extra,
-    )  # fmt: skip
+    )
     seconds = plan.flops / matmul_rate(accelerator.device, dtype)
     tasks = sum(1 for task in config.weights if config.weights[task] > 0)
     head = f"{tasks} of {len(TASKS)} tasks, {config.steps} steps of {config.batch} x {config.groups} samples"
@@ -167,9 +179,15 @@ def describe_full_size(config: TransformerConfig) -> str:
     for lora in (config.lora or LoraConfig(), None):
         for checkpointing in (True, False):
             own = dataclasses.replace(
-                config, lora=lora, gradient_checkpointing=checkpointing, precision="bf16", checkpoint="public",
-                build=None, train_text_encoder=False, optimizer="adamw",
-            )  # fmt: skip
+                config,
+                lora=lora,
+                gradient_checkpointing=checkpointing,
+                precision="bf16",
+                checkpoint="public",
+                build=None,
+                train_text_encoder=False,
+                optimizer="adamw",
+            )
             plan = make_estimate(shapes, width, FULL_SIZE["num_layers"], own, pixels=1024**2, weight_bytes=2)
             kind = f"LoRA of rank {lora.rank}" if lora else "Full training"
             texts.append(estimate_text(plan, title=f"{kind}, {'with' if checkpointing else 'without'} checkpointing"))

@@ -31,10 +31,17 @@ MICRO_SETTINGS = Settings(
 
 # Qwen-Image's flow matching schedule.
 SCHEDULER = {
-    "_class_name": "FlowMatchEulerDiscreteScheduler", "base_image_seq_len": 256, "base_shift": 0.5,
-    "max_image_seq_len": 8192, "max_shift": 0.9, "num_train_timesteps": 1000, "shift": 1.0, "shift_terminal": 0.02,
-    "time_shift_type": "exponential", "use_dynamic_shifting": True,
-}  # fmt: skip
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 8192,
+    "max_shift": 0.9,
+    "num_train_timesteps": 1000,
+    "shift": 1.0,
+    "shift_terminal": 0.02,
+    "time_shift_type": "exponential",
+    "use_dynamic_shifting": True,
+}
 
 MODEL_INDEX = {
     "_class_name": "OmniAlphaPipeline",

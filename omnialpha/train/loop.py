@@ -41,10 +41,18 @@ class TrainingRun:
     """
 
     def __init__(
-        self, out: Path | str, config: dict, *, modules: dict[str, torch.nn.Module],
-        optimizers: dict[str, torch.optim.Optimizer], average: Average | None, steps: int, save_every: int = 500,
-        log_every: int = 50, main: bool = True,
-    ):  # fmt: skip
+        self,
+        out: Path | str,
+        config: dict,
+        *,
+        modules: dict[str, torch.nn.Module],
+        optimizers: dict[str, torch.optim.Optimizer],
+        average: Average | None,
+        steps: int,
+        save_every: int = 500,
+        log_every: int = 50,
+        main: bool = True,
+    ):
         self.out, self.config, self.main = Path(out), config, main
         self.modules, self.optimizers, self.average = modules, optimizers, average
         self.steps, self.save_every, self.log_every = steps, save_every, log_every

@@ -57,7 +57,10 @@ def lora_tensors(transformer: torch.nn.Module) -> dict[str, torch.Tensor]:
 def write_lora(transformer: torch.nn.Module, config: LoraConfig, path: Path, main: bool = True) -> None:
     """Write the adapters, rank and alpha recorded, whole or not at all. Every process has to call it; one writes."""
     tensors = lora_tensors(transformer)
-    note = {"transformer.r": config.rank, "transformer.lora_alpha": config.rank,
-            "transformer.target_modules": list(config.targets)}  # fmt: skip
+    note = {
+        "transformer.r": config.rank,
+        "transformer.lora_alpha": config.rank,
+        "transformer.target_modules": list(config.targets),
+    }
     if main:
         write_tensors(path, tensors, {"format": "pt", METADATA: json.dumps(note)})

@@ -39,9 +39,13 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Iterable, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.01,
+        self,
+        params: Iterable,
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
         precision: torch.dtype = torch.float32,
-    ):  # fmt: skip
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.precision = precision
 

@@ -70,9 +70,11 @@ class PromptEncoder:
         ).past_key_values
         template.batch_repeat_interleave(len(rows))
         hidden = self.model.language_model(
-            inputs_embeds=embeds[:, start:], position_ids=positions[:, :, start:], past_key_values=template,
+            inputs_embeds=embeds[:, start:],
+            position_ids=positions[:, :, start:],
+            past_key_values=template,
             use_cache=True,
-        )  # fmt: skip
+        )
         real = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows]).bool()[:, start:]
         return hidden.last_hidden_state, None if real.all() else real
 

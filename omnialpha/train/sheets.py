@@ -28,9 +28,13 @@ def draw_sheet(parts, vae, config: TransformerConfig, step: int) -> Sheet:
     """
     training = parts.transformer.training
     pipeline = OmniAlphaPipeline(
-        transformer=parts.transformer.eval(), vae=vae.to(parts.transformer.device), text_encoder=parts.text_encoder,
-        tokenizer=parts.tokenizer, scheduler=None, settings=parts.settings,
-    )  # fmt: skip
+        transformer=parts.transformer.eval(),
+        vae=vae.to(parts.transformer.device),
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        scheduler=None,
+        settings=parts.settings,
+    )
     pipeline.set_progress_bar_config(disable=True)
     records = read_records(config.sheet_data).records
     sheet = Sheet(f"step {step}", ["input", "guide", "answer", "answer", "truth", "truth"])
@@ -41,9 +45,12 @@ def draw_sheet(parts, vae, config: TransformerConfig, step: int) -> Sheet:
         example = derive(able[number % len(able)], task, np.random.default_rng(number), caption_rate=0)
         row = TASKS[task]
         answer = pipeline(
-            task=task, images=example.inputs[:1], guide=example.inputs[1] if row.guide_role else None,
-            text=example.text, seed=number,
-        )  # fmt: skip
+            task=task,
+            images=example.inputs[:1],
+            guide=example.inputs[1] if row.guide_role else None,
+            text=example.text,
+            seed=number,
+        )
         columns = [*(*example.inputs, None, None)[:2], *(*answer, None)[:2], *(*example.targets, None)[:2]]
         sheet.add(task, [example.text], columns)
     vae.to("cpu")

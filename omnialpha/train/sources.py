@@ -119,11 +119,12 @@ class CacheSource:
         picked = {role: tensors[f"index.{role}"][torch.from_numpy(rows)] for role in (*inputs, *targets)}
         dropout, caption_rate = self.config.instruction_dropout, self.config.caption_rate
         return Batch(
-            task, [instruction_for(task, words[row], rng, dropout, caption_rate) for row in rows],
+            task,
+            [instruction_for(task, words[row], rng, dropout, caption_rate) for row in rows],
             [tensors[role][picked[role]].float() for role in inputs],
             [tensors[f"seen.{role}"][picked[role]] for role in inputs],
             [tensors[role][picked[role]].float() for role in targets],
-        )  # fmt: skip
+        )
 
 
 class ImageSource:
@@ -142,9 +143,13 @@ class ImageSource:
         records = [record for data in part.data for record in read_records(data.path, data.images).of_split(data.split)]
         rule = SizeRule(part.pixel_budget, part.size_multiple)
         self.stream = ExampleStream(
-            records, config.weights, seed=config.seed, rule=rule, augmentations=part.augmentations,
+            records,
+            config.weights,
+            seed=config.seed,
+            rule=rule,
+            augmentations=part.augmentations,
             caption_rate=config.caption_rate,
-        )  # fmt: skip
+        )
 
     @property
     def encoding(self) -> CacheConfig:
@@ -166,9 +171,12 @@ class ImageSource:
         encode = lambda layer: encode_pictures(self.vae_model, [layer]).float()  # noqa: E731
         seen = [torch.from_numpy(np.array(condition_image(layer)))[None] for layer in example.inputs]
         return Batch(
-            example.task, ["" if drop else example.instruction], [encode(layer) for layer in example.inputs], seen,
+            example.task,
+            ["" if drop else example.instruction],
+            [encode(layer) for layer in example.inputs],
+            seen,
             [encode(layer) for layer in example.targets],
-        )  # fmt: skip
+        )
 
 
 def roles_of(task: str, tensors: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:

@@ -113,8 +113,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
     state = optimizer.state_dict()["state"]
     return {
         f"{index}.{key}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
-        for index, entries in state.items() for key, value in entries.items()
-    }  # fmt: skip
+        for index, entries in state.items()
+        for key, value in entries.items()
+    }
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:

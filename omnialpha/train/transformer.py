@@ -87,9 +87,16 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
     params = [param for _, param in named]
     average = Average(named, config.ema)
     run = TrainingRun(
-        out, to_dict(config), modules=modules, optimizers=optimizers, average=average, steps=config.steps,
-        save_every=config.save_every, log_every=config.log_every, main=accelerator.is_main_process,
-    )  # fmt: skip
+        out,
+        to_dict(config),
+        modules=modules,
+        optimizers=optimizers,
+        average=average,
+        steps=config.steps,
+        save_every=config.save_every,
+        log_every=config.log_every,
+        main=accelerator.is_main_process,
+    )
     encoder = PromptEncoder(parts.text_encoder, parts.tokenizer)
     prompts = encoder if config.train_text_encoder else CachedPrompts(encoder, out / "text")
     channels = torch.tensor(source.channels) if config.decoder_weighted and source.channels else None
@@ -102,9 +109,14 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
             slow = config.precision == "bf16" and accelerator.device.type == "cpu"
             with accelerator.autocast(), sdpa_kernel(SDPBackend.MATH) if slow else nullcontext():
                 loss = batch_loss(
-                    parts.transformer, prompts, batch, config, generator=generator, channels=channels,
+                    parts.transformer,
+                    prompts,
+                    batch,
+                    config,
+                    generator=generator,
+                    channels=channels,
                     device=accelerator.device,
-                )  # fmt: skip
+                )
             accelerator.backward(loss / len(batches))
             run.note("loss", float(loss.detach()))
             run.note(f"loss/{batch.task}", run.pending["loss"][-1])
@@ -132,19 +144,28 @@ def trained_parameters(modules: dict[str, torch.nn.Module]) -> list[tuple[str, t
 
 
 def batch_loss(
-    transformer, prompts, batch: Batch, config: TransformerConfig, *, generator: torch.Generator,
-    channels: torch.Tensor | None, device: torch.device,
-) -> torch.Tensor:  # fmt: skip
+    transformer,
+    prompts,
+    batch: Batch,
+    config: TransformerConfig,
+    *,
+    generator: torch.Generator,
+    channels: torch.Tensor | None,
+    device: torch.device,
+) -> torch.Tensor:
     """The loss of one batch: noise it, ask the transformer for the velocity, compare layer by layer."""
     t = draw_times(len(batch), config.times_of(batch.task), generator)
     tokens, shapes, wanted = noisy_sequence(batch, t, generator)
     context, mask = prompts(batch.instructions, batch.seen)
     dtype = next(transformer.parameters()).dtype
     velocity = transformer(
-        hidden_states=tokens.to(device, dtype), encoder_hidden_states=context.to(device, dtype),
-        encoder_hidden_states_mask=None if mask is None else mask.to(device), timestep=t.to(device, dtype),
-        img_shapes=shapes, return_dict=False,
-    )[0]  # fmt: skip
+        hidden_states=tokens.to(device, dtype),
+        encoder_hidden_states=context.to(device, dtype),
+        encoder_hidden_states_mask=None if mask is None else mask.to(device),
+        timestep=t.to(device, dtype),
+        img_shapes=shapes,
+        return_dict=False,
+    )[0]
     return layer_loss(velocity, wanted, None if channels is None else channels.to(device))
 
 
@@ -171,9 +192,11 @@ def build_parts(config: TransformerConfig, source, device: torch.device) -> Part
         transformer = install_rope(build_transformer(config.build), config.rope)
         encoding, folder = source.encoding, None
         settings = dataclasses.replace(
-            MICRO_SETTINGS, pixel_budget=encoding.pixel_budget, size_multiple=encoding.size_multiple,
+            MICRO_SETTINGS,
+            pixel_budget=encoding.pixel_budget,
+            size_multiple=encoding.size_multiple,
             tasks=tuple(task for task in MICRO_SETTINGS.tasks if config.weights.get(task, 0) > 0),
-        )  # fmt: skip
+        )
     else:
         checkpoint = Checkpoint(config.checkpoint)
         folder = checkpoint.folder
@@ -204,9 +227,7 @@ def make_optimizers(
     optimizers = {"adamw": torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.95), weight_decay=decay)}
     if matrices:
         precision = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        optimizers["muon"] = Muon(
-            matrices, lr=config.muon_lr, weight_decay=config.weight_decay, precision=precision
-        )  # fmt: skip
+        optimizers["muon"] = Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay, precision=precision)
     return optimizers
 
 
@@ -218,10 +239,14 @@ def export(parts: Parts, config: TransformerConfig, average: Average, *, vae, ou
             write_lora(parts.transformer, config.lora, out / "lora.safetensors", accelerator.is_main_process)
         else:
             write_models(
-                parts.transformer, parts.text_encoder, parts.tokenizer, parts.settings, out / "checkpoint",
+                parts.transformer,
+                parts.text_encoder,
+                parts.tokenizer,
+                parts.settings,
+                out / "checkpoint",
                 half=parts.checkpoint is None or stored_as_half(parts.checkpoint),
                 main=accelerator.is_main_process,
-            )  # fmt: skip
+            )
             if accelerator.is_main_process and not (out / "checkpoint/vae").exists():  # it never changes
                 write_vae(vae, out / "checkpoint/vae")
     finally:

@@ -54,9 +54,12 @@ def test_task_node_speaks_of_its_task(results: dict[str, dict]):
     assert results["choose"]["problems"] == []
     trimap, text, background = results["choose"]["shown"]
     assert trimap["sockets"] == {
-        "model": "model", "clip": "clip", "vae": "vae",
-        "image": "picture", "guide": "trimap (1 = object, 0.5 = unknown)",
-    }  # fmt: skip
+        "model": "model",
+        "clip": "clip",
+        "vae": "vae",
+        "image": "picture",
+        "guide": "trimap (1 = object, 0.5 = unknown)",
+    }
     assert text["sockets"]["image"] == "picture: not used by this task"
     assert background["sockets"]["image"] == "object (RGBA)"
     for shown, name in zip((trimap, text, background), CHOICES):

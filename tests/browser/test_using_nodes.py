@@ -65,11 +65,15 @@ def used(fresh, few, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> 
     files = {format: write_stack(stack, folder / "layered", format)[0] for format in ("psd", "ora")}
     order = {"folder": folder, "tasks": CHOICES, "typed": TYPED, "untrained": _untrained(), "preview": PREVIEW}
     seen = frontend.run_script("drive_nodes.mjs", {"url": fresh.url, **order, **files}, seconds=1800)
-    fresh.run({
-        "1": {"class_type": "OmniAlphaLoadLayers", "inputs": {"file": "layered.psd", "clean_hidden": False}},
-        "2": {"class_type": "OmniAlphaSaveLayers",
-              "inputs": {"layers": ["1", 0], "filename_prefix": "back", "format": "ora", "names": ["1", 2]}},
-    })  # fmt: skip
+    fresh.run(
+        {
+            "1": {"class_type": "OmniAlphaLoadLayers", "inputs": {"file": "layered.psd", "clean_hidden": False}},
+            "2": {
+                "class_type": "OmniAlphaSaveLayers",
+                "inputs": {"layers": ["1", 0], "filename_prefix": "back", "format": "ora", "names": ["1", 2]},
+            },
+        }
+    )
     return seen | {"loaded": read_stack(next((fresh.base / "output").glob("back*.ora")))}
 
 

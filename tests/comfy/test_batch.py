@@ -62,8 +62,20 @@ def ended(client: Server, prompt_id: str) -> dict:
 
 
 def run(comfy, workflow: Path, pictures: Path, out: Path, *more: str) -> int:
-    return main(["batch", str(workflow), "--image", f"{pictures}/*.png", "--server", comfy.url, "--out", str(out),
-                 "--quiet", *more])  # fmt: skip
+    return main(
+        [
+            "batch",
+            str(workflow),
+            "--image",
+            f"{pictures}/*.png",
+            "--server",
+            comfy.url,
+            "--out",
+            str(out),
+            "--quiet",
+            *more,
+        ]
+    )
 
 
 def test_pictures_through_our_own_workflow(comfy, pictures, tmp_path):
@@ -134,8 +146,20 @@ def test_a_file_over_the_limit_is_refused_by_name(client, tmp_path):
 
 def test_an_interrupt_and_a_deleted_job(comfy, client, graph):
     model, clip, vae, *_ = graph.add("OmniAlphaLoadCheckpoint", checkpoint="micro")
-    layers = graph.add("OmniAlphaTask", model=model, clip=clip, vae=vae, task="text_to_rgba", text="a cup",
-                       instruction="", seed=3, steps=1000, guidance=1.0, sampler="euler", fit="scale")[0]  # fmt: skip
+    layers = graph.add(
+        "OmniAlphaTask",
+        model=model,
+        clip=clip,
+        vae=vae,
+        task="text_to_rgba",
+        text="a cup",
+        instruction="",
+        seed=3,
+        steps=1000,
+        guidance=1.0,
+        sampler="euler",
+        fit="scale",
+    )[0]
     graph.add("OmniAlphaSaveLayers", layers=layers, filename_prefix="batch/long")
     long, deleted = client.submit(graph.prompt, an_id(), "me"), client.submit(copying(), an_id(), "me")
     deadline = time.monotonic() + 60

@@ -191,7 +191,7 @@ def test_core_nodes_agree_about_alpha(comfy, graph, stack):
             "ImageCompositeMasked", destination=photo, source=ours, mask=selects, x=0, y=0, resize_source=False
         )[0],
         "composite": graph.add("OmniAlphaCompositeLayers", layers=ours, background="transparent", image=back)[0],
-    }  # fmt: skip
+    }
     for name, layers in results.items():
         graph.add("OmniAlphaSaveLayers", layers=layers, filename_prefix=f"core_{name}", numbered=False)
     comfy.run(graph.prompt)

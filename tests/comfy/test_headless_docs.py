@@ -37,9 +37,14 @@ def test_the_examples_run_as_written(comfy, tmp_path):
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
     found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
     assert found == [
-        "cutouts/omnialpha_frog-01.png", "cutouts/omnialpha_gift-01.png", "drawn/apple-01.png", "drawn/pear-01.png",
-        "frog-curl.png", "lotus-1.png", "removed/omnialpha_gift-01.png",
-    ]  # fmt: skip
+        "cutouts/omnialpha_frog-01.png",
+        "cutouts/omnialpha_gift-01.png",
+        "drawn/apple-01.png",
+        "drawn/pear-01.png",
+        "frog-curl.png",
+        "lotus-1.png",
+        "removed/omnialpha_gift-01.png",
+    ]
     for name in found:
         with Image.open(tmp_path / "out" / name) as image:
             assert image.mode == "RGBA", name

@@ -20,9 +20,18 @@ def task(graph):
     def add(**inputs):
         model, clip, vae, *_ = graph.add("OmniAlphaLoadCheckpoint", checkpoint="micro")
         standard = {
-            "model": model, "clip": clip, "vae": vae, "task": "matting_auto", "text": "", "instruction": "",
-            "seed": 0, "steps": 2, "guidance": 1.0, "sampler": "euler", "fit": "scale",
-        }  # fmt: skip
+            "model": model,
+            "clip": clip,
+            "vae": vae,
+            "task": "matting_auto",
+            "text": "",
+            "instruction": "",
+            "seed": 0,
+            "steps": 2,
+            "guidance": 1.0,
+            "sampler": "euler",
+            "fit": "scale",
+        }
         layers = graph.add("OmniAlphaTask", **standard | inputs)[0]
         graph.add("OmniAlphaSaveLayers", layers=layers, filename_prefix="refused")
 
@@ -44,10 +53,13 @@ def rgb_vae(comfy) -> str:
 def other_model(comfy) -> str:
     """Name of a file that ComfyUI takes for a (very small) Stable Diffusion 3."""
     shapes = {
-        "joint_blocks.0.context_block.attn.qkv.weight": (192, 64), "x_embedder.proj.weight": (64, 16, 2, 2),
-        "final_layer.linear.weight": (64, 64), "y_embedder.mlp.0.weight": (64, 8), "context_embedder.weight": (64, 8),
+        "joint_blocks.0.context_block.attn.qkv.weight": (192, 64),
+        "x_embedder.proj.weight": (64, 16, 2, 2),
+        "final_layer.linear.weight": (64, 64),
+        "y_embedder.mlp.0.weight": (64, 8),
+        "context_embedder.weight": (64, 8),
         "pos_embed": (1, 16, 64),
-    }  # fmt: skip
+    }
     folder = comfy.base / "models/diffusion_models"
     folder.mkdir(exist_ok=True)
     save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, folder / "other.safetensors")

@@ -92,9 +92,20 @@ def test_steps_one_by_one_equal_the_task_node(comfy, graph, cutout, guidance, fi
     loaded = graph.add("LoadImage", image=cutout)
     layer = graph.add("OmniAlphaLayer", image=loaded[0], mask=loaded[1])[0]
     task = graph.add(
-        "OmniAlphaTask", model=model, clip=clip, vae=vae, task="fg_to_bg", image=layer, text="", instruction=words,
-        seed=5, steps=3, guidance=guidance, sampler="euler", fit=fit,
-    )  # fmt: skip
+        "OmniAlphaTask",
+        model=model,
+        clip=clip,
+        vae=vae,
+        task="fg_to_bg",
+        image=layer,
+        text="",
+        instruction=words,
+        seed=5,
+        steps=3,
+        guidance=guidance,
+        sampler="euler",
+        fit=fit,
+    )
     whole = graph.add("OmniAlphaSaveLayers", layers=task[0], filename_prefix="whole")[0][0]
 
     sequence = graph.add("OmniAlphaSequence", layers__layer0=layer, targets=1, width=0, height=0, fit=fit)[0]

@@ -146,29 +146,39 @@ class VAEConfig:
         checks = {
             "data": (len(self.data) > 0, "one data set or more"),
             "rgb": (not (self.rgb and self.rgba), "only one of rgb and rgba"),
-            "channels": (self.channels in (3, 4) and not (self.channels == 3 and (self.rgb or self.rgba)),
-                         "4, or 3 for an RGB VAE from nothing"),
-            "blend": (0 <= self.blend <= 1 and (self.channels == 4 or self.blend == 1 or self._only_opaque()),
-                      "a share from 0 to 1, and 1 for an RGB VAE that is shown foregrounds"),
+            "channels": (
+                self.channels in (3, 4) and not (self.channels == 3 and (self.rgb or self.rgba)),
+                "4, or 3 for an RGB VAE from nothing",
+            ),
+            "blend": (
+                0 <= self.blend <= 1 and (self.channels == 4 or self.blend == 1 or self._only_opaque()),
+                "a share from 0 to 1, and 1 for an RGB VAE that is shown foregrounds",
+            ),
             "hidden": (0 <= self.hidden <= 1, "a share from 0 to 1"),
-            "mix": (set(self.mix) <= set(ROLES) and sum(self.mix.values()) > 0 <= min(self.mix.values()),
-                    f"shares of {', '.join(ROLES)}"),
+            "mix": (
+                set(self.mix) <= set(ROLES) and sum(self.mix.values()) > 0 <= min(self.mix.values()),
+                f"shares of {', '.join(ROLES)}",
+            ),
             "loss": (set(self.loss) <= set(known), f"terms among {', '.join(known)}"),
-            "sizes": (bool(self.sizes) and all(side % 8 == 0 and side >= 32 for size in self.sizes for side in size),
-                      "sides of 32 pixels or more, multiples of 8"),
+            "sizes": (
+                bool(self.sizes) and all(side % 8 == 0 and side >= 32 for size in self.sizes for side in size),
+                "sides of 32 pixels or more, multiples of 8",
+            ),
             "decoder_only": (not self.decoder_only or bool(self.rgba), "an `rgba` VAE whose encoder stays"),
             "optimizer": (self.optimizer in ("adamw", "muon"), "adamw or muon"),
             "schedule": (self.schedule in ("constant", "cosine", "linear"), "constant, cosine or linear"),
             "precision": (self.precision in ("fp32", "bf16"), "fp32 or bf16"),
             "hold": (0 <= self.hold < 1, "a share below 1"),
-            "base_dim": (self.rgb or self.rgba or self.base_dim >= least,
-                         f"{least} or more: a VAE from nothing starts by carrying its channels with both signs"),
+            "base_dim": (
+                self.rgb or self.rgba or self.base_dim >= least,
+                f"{least} or more: a VAE from nothing starts by carrying its channels with both signs",
+            ),
             "steps": (self.steps >= 1, "1 or more"),
             "batch": (self.batch >= 1, "1 or more"),
             "decoded": (0 < self.decoded <= 1, "a share above 0"),
             "accumulate": (self.accumulate >= 1, "1 or more"),
             "workers": (self.workers >= 0, "0 or more"),
-        }  # fmt: skip
+        }
         require(self, checks)
         if not any(self.loss.get(name, 0) > 0 for name in PICTURE_TERMS):
             raise OmniAlphaError(f"loss: {self.loss} compares no pictures; give {' or '.join(PICTURE_TERMS)} a weight.")

@@ -33,8 +33,11 @@ class PatchDiscriminator(nn.Sequential):
         for index in range(1, layers + 1):
             before, after = after, width * min(2**index, 8)
             # Statistics of a batch would differ between processes; those of groups of channels do not.
-            parts += [nn.Conv2d(before, after, 4, 2 if index < layers else 1, 1, bias=False), nn.GroupNorm(8, after),
-                      nn.LeakyReLU(0.2)]  # fmt: skip
+            parts += [
+                nn.Conv2d(before, after, 4, 2 if index < layers else 1, 1, bias=False),
+                nn.GroupNorm(8, after),
+                nn.LeakyReLU(0.2),
+            ]
         super().__init__(*parts, nn.Conv2d(after, 1, 4, 1, 1))
 
     def score(self, pictures: Tensor, colour: Tensor) -> Tensor:

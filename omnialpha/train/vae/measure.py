@@ -88,12 +88,16 @@ def _compare_foregrounds(decoded: Tensor, truth: Tensor) -> dict[str, Tensor]:
     nine = torch.stack([over_colour(decoded, c) - over_colour(truth, c) for c in NINE.view(9, 3, 1, 1)])
     black, white = nine[0], nine[1]
     return {
-        "colour_psnr": _psnr(colour), "colour_l1": _mean(colour.abs()),
-        "premultiplied_psnr": _psnr(black), "premultiplied_l1": _mean(black.abs()), "white_psnr": _psnr(white),
+        "colour_psnr": _psnr(colour),
+        "colour_l1": _mean(colour.abs()),
+        "premultiplied_psnr": _psnr(black),
+        "premultiplied_l1": _mean(black.abs()),
+        "white_psnr": _psnr(white),
         "nine_psnr": torch.stack([_psnr(item) for item in nine]).mean(0),
         "nine_l1": torch.stack([_mean(item.abs()) for item in nine]).mean(0),
-        "alpha_mse": _mean(error.square()), "alpha_mae": _mean(error.abs()),
-    }  # fmt: skip
+        "alpha_mse": _mean(error.square()),
+        "alpha_mae": _mean(error.abs()),
+    }
 
 
 def _compare_composites(decoded: Tensor, truth: Tensor) -> dict[str, Tensor]:

@@ -73,10 +73,16 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
     average = Average(list(vae.named_parameters()), config.ema)
     with accelerator.main_process_first():
         run = TrainingRun(
-            out, to_dict(config), modules={"vae": vae, **helpers},
-            optimizers=optimizers, average=average, steps=config.steps, save_every=config.save_every,
-            log_every=config.log_every, main=accelerator.is_main_process,
-        )  # fmt: skip
+            out,
+            to_dict(config),
+            modules={"vae": vae, **helpers},
+            optimizers=optimizers,
+            average=average,
+            steps=config.steps,
+            save_every=config.save_every,
+            log_every=config.log_every,
+            main=accelerator.is_main_process,
+        )
     report = Report(out / "training.json", config, held_out)
     if accelerator.is_main_process and run.step == 0:
         say(report.add("before", vae))
@@ -143,9 +149,15 @@ def build_vae(base_dim: int = 16, channels: int = 4) -> Any:
     from diffusers import AutoencoderKLQwenImage
 
     return AutoencoderKLQwenImage(
-        base_dim=base_dim, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True],
-        input_channels=channels, latents_mean=[0.0] * 16, latents_std=[1.0] * 16,
-    )  # fmt: skip
+        base_dim=base_dim,
+        z_dim=16,
+        dim_mult=[1, 2, 4, 4],
+        num_res_blocks=2,
+        temperal_downsample=[False, True, True],
+        input_channels=channels,
+        latents_mean=[0.0] * 16,
+        latents_std=[1.0] * 16,
+    )
 
 
 def open_vae(config: VAEConfig) -> tuple[Any, Any]:
@@ -184,9 +196,10 @@ def make_optimizers(
     named = [(name, param) for name, param in vae.named_parameters() if param.requires_grad]
     outer = ("conv_in", "decoder.conv_out", "quant_conv", "norm")
     inner = {
-        name for name, param in named
+        name
+        for name, param in named
         if config.optimizer == "muon" and param.ndim >= 4 and not any(part in name for part in outer)
-    }  # fmt: skip
+    }
     others = [param for name, param in named if name not in inner]
     optimizers: dict = {"adamw": torch.optim.AdamW(others, lr=config.lr, betas=config.betas, weight_decay=0.0)}
     if inner:
@@ -221,10 +234,13 @@ def update(accelerator, params: list[nn.Parameter], optimizers: list[torch.optim
 def measure_latents(vae: nn.Module, pictures: Pictures, config: VAEConfig) -> None:
     """Put the latents' mean and deviation per channel, over pictures that no step has seen, into the VAE's config."""
     start = config.steps * config.accumulate
-    latents = torch.cat([
-        round_trip(vae, drawn.truth.to(vae.device))[1].mode().transpose(0, 1).flatten(1).cpu()
-        for drawn in pictures.batches(range(start, start + COUNTED))
-    ], 1)  # fmt: skip
+    latents = torch.cat(
+        [
+            round_trip(vae, drawn.truth.to(vae.device))[1].mode().transpose(0, 1).flatten(1).cpu()
+            for drawn in pictures.batches(range(start, start + COUNTED))
+        ],
+        1,
+    )
     vae.register_to_config(latents_mean=latents.mean(1).tolist(), latents_std=latents.std(1).tolist())
 
 
@@ -261,12 +277,13 @@ class Report:
         """Measure now, write it down, and give a line for people."""
         found = {
             f"{height}x{width}": measure_vae(vae, self.held_out, (height, width), CHECKED)
-            for height, width in self.sizes if self.held_out
-        }  # fmt: skip
+            for height, width in self.sizes
+            if self.held_out
+        }
         self.data["held_out"][when] = found
         write_json(self.path, self.data)
         lines = [
             f"{when}, {size} pixels: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             for size, values in found.items()
-        ]  # fmt: skip
+        ]
         return "\n".join(lines) or "Nothing is measured: no `held_out` data set is given."

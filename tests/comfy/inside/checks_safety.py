@@ -15,23 +15,35 @@ from inside import fails, job, micro, nodes, part, picture, run
 # Every text that a node takes, and what becomes of it. A new input has to be added here, and judged.
 TEXTS = {
     "a name of the node's list": {
-        "OmniAlphaLoadCheckpoint.checkpoint", "OmniAlphaLoadVAE.vae_name", "OmniAlphaPatchModel.layer_axis",
-        "OmniAlphaTask.task", "OmniAlphaTask.sampler", "OmniAlphaTask.fit", "OmniAlphaSequence.fit",
-        "OmniAlphaCompositeLayers.background", "OmniAlphaSaveLayers.format", "OmniAlphaLoadLayersFromFolder.source",
+        "OmniAlphaLoadCheckpoint.checkpoint",
+        "OmniAlphaLoadVAE.vae_name",
+        "OmniAlphaPatchModel.layer_axis",
+        "OmniAlphaTask.task",
+        "OmniAlphaTask.sampler",
+        "OmniAlphaTask.fit",
+        "OmniAlphaSequence.fit",
+        "OmniAlphaCompositeLayers.background",
+        "OmniAlphaSaveLayers.format",
+        "OmniAlphaLoadLayersFromFolder.source",
         *(f"OmniAlpha{name}.mask_polarity" for name in ("Layer", "Alpha", "Trimap", "RefineMatte")),
     },
     "a path within a folder of ComfyUI's": {
-        "OmniAlphaLoadLayers.file", "OmniAlphaLoadLayersFromFolder.folder", "OmniAlphaSaveLayers.filename_prefix",
+        "OmniAlphaLoadLayers.file",
+        "OmniAlphaLoadLayersFromFolder.folder",
+        "OmniAlphaSaveLayers.filename_prefix",
     },
     "held against names of files, as in a shell": {"OmniAlphaLoadLayersFromFolder.pattern"},
     "a name of a layer, and a part of a file's name once it is one": {"OmniAlphaSaveLayers.names"},
     "words for the page, which shows them as text": {"OmniAlphaPreviewLayers.names", "OmniAlphaEditLayers.names"},
     "words for the model": {
-        "OmniAlphaTask.text", "OmniAlphaTask.instruction", "OmniAlphaTask.negative", "OmniAlphaInstruct.instruction",
+        "OmniAlphaTask.text",
+        "OmniAlphaTask.instruction",
+        "OmniAlphaTask.negative",
+        "OmniAlphaInstruct.instruction",
         "OmniAlphaInstruct.negative",
     },
     "parsed, with errors in words": {"OmniAlphaEditLayers.order", "OmniAlphaCompositeLayers.colour"},
-}  # fmt: skip
+}
 ELSEWHERE = ("../../elsewhere/it", "{outside}/it", "a/../../../elsewhere/it", "\\\\pc\\share\\it", "C:\\it", "it\0")
 TAG = "<img src=x onerror=alert(1)>"
 
@@ -98,8 +110,20 @@ def check_paths_stay_in_their_folder():
         fails(lambda name=name: confined(name, "/base/input", posixpath), "outside ComfyUI's input folder")
     base = "C:\\ComfyUI\\input"
     assert str(confined("a/b.png", base, ntpath)) == f"{base}\\a\\b.png"
-    for name in ("..\\x", "../x", "\\x", "/x", "D:x", "D:\\x", "C:\\x", "\\\\machine\\share\\x", "//machine/share/x",
-                 "\\\\?\\C:\\x", "\\\\.\\pipe\\x", "a\\..\\..\\x"):  # fmt: skip
+    for name in (
+        "..\\x",
+        "../x",
+        "\\x",
+        "/x",
+        "D:x",
+        "D:\\x",
+        "C:\\x",
+        "\\\\machine\\share\\x",
+        "//machine/share/x",
+        "\\\\?\\C:\\x",
+        "\\\\.\\pipe\\x",
+        "a\\..\\..\\x",
+    ):
         fails(lambda name=name: confined(name, base, ntpath), "outside ComfyUI's input folder")
 
 

@@ -135,8 +135,15 @@ def check_every_public_key_has_its_place():
     sides = {"image_channels": 4, "conv_out_channels": 4}  # older ones have a single number for both
     sides = {name: count for name, count in sides.items() if name in signature(WanVAE).parameters}
     with torch.device("meta"):
-        vae = WanVAE(dim=96, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
-                     temperal_downsample=[False, True, True], **sides)  # fmt: skip
+        vae = WanVAE(
+            dim=96,
+            z_dim=16,
+            dim_mult=[1, 2, 4, 4],
+            num_res_blocks=2,
+            attn_scales=[],
+            temperal_downsample=[False, True, True],
+            **sides,
+        )
     wanted = {name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}
     published = {name: torch.empty(shape, device="meta") for name, shape in job["full_vae"].items()}
     renamed = part("omnialpha.checkpoint.vae_keys").to_wan(published)
