@@ -1,21 +1,35 @@
 """OmniAlpha Task: any of the 21 tasks in one node."""
 
+from functools import partial
+
 import comfy.samplers
 from comfy_api.v0_0_2 import io
 
 from ..omnialpha.checkpoint.settings import Settings
 from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.layers.compositing import flatten
+from ..omnialpha.layers.looking import Made
+from ..omnialpha.layers.sequence import FittedSequence
 from ..omnialpha.model.sampling import sigmas
 from ..omnialpha.request import Plan, Request
-from ..omnialpha.tasks import ROLES, TASKS, Task, by_family, get_task
+from ..omnialpha.tasks import LOOKS, PIXELS, ROLES, TASKS, Task, by_family, get_task
 from .adapters import layer_vae
 from .adapters.conditioning import condition
 from .adapters.images import check_same_size, one_picture, to_bytes_exactly, to_image, to_planes, transparency
-from .adapters.inputs import chosen, explicit_size, fit_input, mask_output, size_inputs, snap_input, steps_input
+from .adapters.inputs import (
+    chosen,
+    explicit_size,
+    fit_input,
+    look_input,
+    mask_output,
+    pixels_input,
+    size_inputs,
+    snap_input,
+    steps_input,
+)
 from .adapters.note import doubts_shown
 from .adapters.preview import previewer
-from .adapters.sampling import empty_latent, ensure_patched, sample
+from .adapters.sampling import RunProgress, empty_latent, ensure_patched, sample
 from .adapters.settings import settings_of
 from .adapters.wires import CATEGORY
 
@@ -93,6 +107,8 @@ class OmniAlphaTask(io.ComfyNode):
                 ),
                 *size_inputs(optional=True),
                 snap_input(),
+                pixels_input(),
+                look_input(),
             ],
             outputs=[
                 io.Image.Output("layers", display_name="layers", tooltip="RGBA, straight alpha, back to front."),
@@ -136,6 +152,8 @@ class OmniAlphaTask(io.ComfyNode):
         width=0,
         height=0,
         snap_alpha=False,
+        pixels=PIXELS[0],
+        look=LOOKS[0],
     ) -> io.NodeOutput:
         chosen(sampler, comfy.samplers.SAMPLER_NAMES, "sampler")
         model = ensure_patched(model)
@@ -155,6 +173,8 @@ class OmniAlphaTask(io.ComfyNode):
             negative=negative,
             size=explicit_size(width, height),
             snap=snap_alpha,
+            pixels=pixels,
+            look=look,
         )
         layers = to_bytes_exactly(run(plan, settings, model=model, clip=clip, vae=vae, sampler=sampler))
         composite = to_bytes_exactly([flatten(layers)])
@@ -168,23 +188,30 @@ def _for_the_page(row: Task) -> dict:
 
 def run(plan: Plan, settings: Settings, *, model, clip, vae, sampler: str) -> list:
     """Layers [4, H, W] of a plan, in the frame of its first picture."""
-    fitted, guided = plan.fitted, plan.guidance > 1
-    prompts = [plan.instruction, plan.negative] if guided else [plan.instruction]
-    conditionings = condition(clip, vae, fitted, prompts)
-    latent = empty_latent(fitted.targets, fitted.size)["samples"]
-    tokens = latent[0, 0].numel() // 4
-    samples = sample(
-        model,
-        latent,
-        sigmas(plan.steps, tokens, settings.schedule),
-        positive=conditionings[0],
-        negative=conditionings[-1],
-        scale=plan.guidance if guided else 1.0,
-        seed=plan.seed,
-        sampler=sampler,
-        preview=previewer(model, vae),
-    )
-    return plan.finish(layer_vae.decode(vae, samples))
+    progress = RunProgress(plan.steps * plan.passes)
+
+    def make(fitted: FittedSequence) -> Made:
+        """One pass of the model over what was fitted."""
+        guided = plan.guidance > 1
+        prompts = [plan.instruction, plan.negative] if guided else [plan.instruction]
+        conditionings = condition(clip, vae, fitted, prompts)
+        latent = empty_latent(fitted.targets, fitted.size)["samples"]
+        samples = sample(
+            model,
+            latent,
+            sigmas(plan.steps, latent[0, 0].numel() // 4, settings.schedule),
+            positive=conditionings[0],
+            negative=conditionings[-1],
+            scale=plan.guidance if guided else 1.0,
+            seed=plan.seed,
+            sampler=sampler,
+            progress=progress,
+            preview=previewer(model, vae),
+        )
+        round_trip = partial(layer_vae.round_trip, vae, fitted.inputs[0]) if fitted.inputs else None
+        return Made(layer_vae.decode(vae, samples), round_trip)
+
+    return plan.carry_out(make, progress.finishing)
 
 
 def _plan(settings: Settings, image, guide, node_id=None, *, task: str, **asked) -> Plan:

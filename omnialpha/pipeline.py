@@ -24,6 +24,8 @@ from .checkpoint.weights import MICRO
 from .checks import check_finite
 from .errors import Cancelled, OmniAlphaError, OmniAlphaWarning
 from .files.writing import write_json
+from .layers.looking import Made
+from .layers.sequence import FittedSequence
 from .model.loading import (
     check_parts,
     load_scheduler,
@@ -38,6 +40,7 @@ from .model.single_frame import SCALE
 from .model.text import encode_prompt
 from .model.tokens import pack, patchify, unpack
 from .model.vae import decode_layers, encode_layers, load_vae
+from .progress import Progress
 from .request import Plan, Request
 
 Preview = Callable[[], list[torch.Tensor]]
@@ -128,14 +131,22 @@ class OmniAlphaPipeline(DiffusionPipeline):
             raise OmniAlphaError(f"Cannot save to {folder}: {error.strerror or error}.") from error
 
     def __call__(
-        self, task: str | None = None, instruction: str | None = None, *, callback: Callback | None = None, **asked
+        self,
+        task: str | None = None,
+        instruction: str | None = None,
+        *,
+        callback: Callback | None = None,
+        progress: Progress | None = None,
+        **asked,
     ) -> list[torch.Tensor]:
         """Runs a task, or a free instruction.
 
         Args:
             task, instruction: see `Request`, which lists everything that can be asked for.
-            callback: called after each step with (steps done, steps, preview); `preview()` decodes the layers as the
-                model sees them so far. Returning False, or raising, stops the run.
+            callback: called after each step with (steps done, steps, preview), where steps are those of all passes that
+                there may be; `preview()` decodes the layers as the model sees them so far, in the window that it looks
+                at. Returning False, or raising, stops the run.
+            progress: told how far the finishing has come, see `progress.Progress`; returning False stops it.
             asked: the other fields of `Request`: `images`, `guide`, `text`, `seed`, `steps`, `guidance`, `size`, ...
 
         Returns:
@@ -144,20 +155,29 @@ class OmniAlphaPipeline(DiffusionPipeline):
 
         Raises:
             OmniAlphaError: a request that cannot be run, or a model that gives NaN.
-            Cancelled: the callback returned False.
+            Cancelled: the callback or `progress` returned False.
         """
-        return self.run(Request(task=task, instruction=instruction, **asked).plan(self.settings), callback)
+        return self.run(Request(task=task, instruction=instruction, **asked).plan(self.settings), callback, progress)
 
     @torch.no_grad()
-    def run(self, plan: Plan, callback: Callback | None = None) -> list[torch.Tensor]:
+    def run(self, plan: Plan, callback: Callback | None = None, progress: Progress | None = None) -> list[torch.Tensor]:
         """`__call__` for a request that is already planned."""
+        done, total = 0, plan.steps * plan.passes
+
+        def after_step(preview: Preview) -> None:
+            nonlocal done
+            done += 1
+            if callback is not None and callback(done, total, preview) is False:
+                raise Cancelled(f"Stopped after step {done} of {total}.")
+
         try:
-            return self._run(plan, callback)
+            return plan.carry_out(lambda fitted: self._make(plan, fitted, after_step), progress)
         finally:
             self.maybe_free_model_hooks()
 
-    def _run(self, plan: Plan, callback: Callback | None) -> list[torch.Tensor]:
-        device, fitted = self._execution_device, plan.fitted
+    def _make(self, plan: Plan, fitted: FittedSequence, after_step: Callable[[Preview], None]) -> Made:
+        """One pass of the model over what was fitted."""
+        device = self._execution_device
         prompts = [plan.instruction] + ([plan.negative] if plan.guidance > 1 else [])
         contexts = [self._context(prompt, fitted.inputs, device) for prompt in prompts]
 
@@ -173,18 +193,19 @@ class OmniAlphaPipeline(DiffusionPipeline):
             predictions = [self._predict(x, clean, sigma, context, shapes) for context in contexts]
             return guide(predictions[0], predictions[-1], plan.guidance)
 
-        def finish(x: torch.Tensor) -> list[torch.Tensor]:
-            latents = rearrange(unpack(x, fitted.targets, h, w)[0], "c m h w -> m c h w")
+        def decode(latents) -> list[torch.Tensor]:
             self._wake(self.vae)
-            return plan.finish([layer.cpu() for layer in decode_layers(self.vae, latents)])
+            return decode_layers(self.vae, latents)
 
-        def after_step(step: int, steps: int, estimate: torch.Tensor) -> None:
-            if callback is not None and callback(step + 1, steps, lambda: finish(estimate)) is False:
-                raise Cancelled(f"Stopped after step {step + 1} of {steps}.")
+        def targets(x: torch.Tensor) -> list[torch.Tensor]:
+            return decode(rearrange(unpack(x, fitted.targets, h, w)[0], "c m h w -> m c h w"))
 
         levels = sigmas(plan.steps, count, self.settings.schedule).to(device)
-        layers = finish(denoise(velocity, x, levels, after_step))
-        return [check_finite(layer, "A decoded layer") for layer in layers]
+        x = denoise(
+            velocity, x, levels, lambda step, steps, estimate: after_step(lambda: fitted.restore(targets(estimate)))
+        )
+        layers = [check_finite(layer, "A decoded layer") for layer in targets(x)]
+        return Made(layers, (lambda: decode(inputs[0])[0]) if inputs else None)
 
     def _context(self, prompt: str, layers: list[torch.Tensor], device) -> torch.Tensor:
         """Embeddings [1, L, D] of a prompt with its pictures, in the transformer's dtype."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from .errors import OmniAlphaError, OmniAlphaWarning
 from .files.names import default_names
 from .files.pictures import MAX_PIXELS, as_layer, as_plane
 from .layers.compositing import clean_hidden, grey_layer, snap_alpha
+from .layers.looking import Made, check_look, check_pixels, finished, look_at, most_passes
+from .layers.resizing import Frame
 from .layers.sequence import FittedSequence, LayerSequence
 from .model.text import check_words
+from .progress import Progress
 from .tasks import ROLES, TASKS, Task, fill, get_task
 
 
@@ -46,6 +49,10 @@ class Request:
         fit: "scale", "pad" or "exact", see `layers.Frame`.
         clean: blacken colours hidden under alpha 0 of the inputs.
         snap: make alpha <= 5/255 transparent and >= 250/255 opaque.
+        pixels: "keep" for the picture's own pixels wherever a layer shows the same, see `layers.keeping`; "redraw" for
+            the model's layers alone, of the whole picture.
+        look: "close" to let the model work on a window round the object, see `layers.looking`; "whole" for one pass
+            over the whole picture.
     """
 
     task: str | None = None
@@ -63,6 +70,8 @@ class Request:
     fit: str = "scale"
     clean: bool = True
     snap: bool = False
+    pixels: str = "keep"
+    look: str = "close"
 
     def plan(self, settings: Settings) -> Plan:
         """The request checked, and its pictures fitted to a checkpoint.
@@ -103,15 +112,18 @@ class Request:
         if self.size is not None and math.prod(self.size) > MAX_PIXELS:
             height, width = self.size
             raise OmniAlphaError(f"{width}x{height} pixels are too many; a layer may have {MAX_PIXELS:,}.")
+        keeps = check_pixels(self.pixels) == "keep"
+        sequence = LayerSequence(layers, targets, self.size, self.fit)
         return Plan(
             request=self,
             task=row,
             instruction=check_words(words),
             negative=check_words(" ".join(self.negative.split())),
             names=names,
-            fitted=LayerSequence(layers, targets, self.size, self.fit).fitted(
-                settings.pixel_budget, settings.size_multiple
-            ),
+            sequence=sequence,
+            frame=sequence.frames(settings.pixel_budget, settings.size_multiple)[0],
+            budget=(settings.pixel_budget, settings.size_multiple),
+            look=check_look(self.look) if keeps else "whole",
             seed=_seed(self.seed),
             steps=steps,
             guidance=guidance,
@@ -128,7 +140,10 @@ class Plan:
         instruction: what the model is told, text filled in.
         negative: what guidance steers away from; usually empty.
         names: one short name per generated layer, back to front.
-        fitted: the layers at the checkpoint's sizes, and the way back.
+        sequence: the input layers as they came, and how many come out.
+        frame: how the whole picture is fitted to the checkpoint, and results are brought back.
+        budget: the checkpoint's pixel budget, and what sides have to be multiples of.
+        look: "close" or "whole".
         seed: 0 ... 2**64 - 1.
         steps: Euler steps, at least 1.
         guidance: scale; 1 or less runs the model once per step.
@@ -139,14 +154,33 @@ class Plan:
     instruction: str
     negative: str
     names: tuple[str, ...]
-    fitted: FittedSequence
+    sequence: LayerSequence
+    frame: Frame
+    budget: tuple[int, int]
+    look: str
     seed: int
     steps: int
     guidance: float
 
-    def finish(self, layers: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Decoded layers as the artist gets them: in the frame of the first picture, snapped where asked for."""
-        layers = self.fitted.restore(layers)
+    @property
+    def passes(self) -> int:
+        """How often the model may be run: 1 or 2, with `steps` steps each."""
+        return most_passes(self.sequence, self.task, *self.budget, self.look)
+
+    def carry_out(
+        self, model: Callable[[FittedSequence], Made], progress: Progress | None = None
+    ) -> list[torch.Tensor]:
+        """The layers as the artist gets them: [4, H, W] each in the frame of the first picture, back to front.
+
+        Args:
+            model: makes the targets of what was fitted; see `layers.looking.look_at`.
+            progress: told of the finishing, see `progress.Progress`.
+
+        Raises:
+            Cancelled: `progress` returned False.
+        """
+        look = look_at(self.sequence, self.task, model, *self.budget, self.look)
+        layers = finished(look, self.sequence, self.task, self.request.pixels, progress)
         return [snap_alpha(layer) for layer in layers] if self.request.snap else layers
 
     def record(self) -> dict[str, Any]:
@@ -167,10 +201,12 @@ class Plan:
             "seed": self.seed,
             "steps": self.steps,
             "guidance": self.guidance,
-            "size": list(reversed(self.fitted.size)),
+            "size": list(reversed(self.frame.size)),
             "fit": asked.fit,
             "snap_alpha": asked.snap,
             "keep_hidden": not asked.clean,
+            "pixels": asked.pixels,
+            "look": self.look,
         }
 
 

@@ -26,6 +26,10 @@ ROLES = {
 NAMES = {"foreground": "object"}
 GUIDES = ("trimap", "mask", "coarse_mask")
 
+# Whose pixels a result has, and what of the picture the model works on; see `layers.looking`. The first is the default.
+PIXELS = ("keep", "redraw")
+LOOKS = ("close", "whole")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:

@@ -184,8 +184,8 @@ def test_a_48_megapixel_picture_is_fitted(tmp_path):
     """Without a model, whose work does not depend on the picture's size."""
     big = Image.new("RGB", (8000, 6000), (9, 99, 199))
     plan = Request(task="matting_auto", images=[big]).plan(Settings(pixel_budget=16384, size_multiple=16))
-    assert plan.fitted.inputs[0].shape == (4, *plan.fitted.size) and plan.fitted.size == (80, 112)
-    assert plan.fitted.frame.source == (6000, 8000)
+    assert plan.frame.apply(plan.sequence.layers[0]).shape == (4, 80, 112) and plan.frame.size == (80, 112)
+    assert plan.frame.source == (6000, 8000)
 
 
 # ---- checkpoints ---------------------------------------------------------------------------------------------------

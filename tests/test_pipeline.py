@@ -29,7 +29,8 @@ from omnialpha.request import Request
 from omnialpha.tasks import TASKS, get_task
 
 SIZE = (32, 48)
-SMALL = {"size": SIZE, "steps": 2, "guidance": 1.0}
+# What the model itself gives; tests/test_pipeline_pixels.py is about what is made of that.
+SMALL = {"size": SIZE, "steps": 2, "guidance": 1.0, "pixels": "redraw"}
 
 
 def shake(pipeline: OmniAlphaPipeline) -> OmniAlphaPipeline:
@@ -103,6 +104,7 @@ def test_layers_equal_diffusers_own_parts(pipeline):
         "seed": 9,
         "size": (8 * h, 8 * w),
         "clean": False,
+        "pixels": "redraw",
     }
     (found,) = pipeline("matting_auto", **options)
 

@@ -49,7 +49,10 @@ def test_a_run_ends_where_diffusers_ends(monkeypatch, lora, name):
     pipeline = pipelines.OmniAlphaPipeline(transformer, load_vae(VAE), None, None, None)
     size = (8 * run.size[0], 8 * run.size[1])
     fitted = FittedSequence([], run.targets, size, Frame(size, size))
-    pipeline.run(Request(None, "context", "negative", ("x",) * run.targets, fitted, 0, run.steps, run.guidance))
+    asked = {"num_targets": run.targets, "size": size, "steps": run.steps, "guidance": run.guidance}
+    plan = Request(instruction="context", negative="negative", **asked).plan(pipeline.settings)
+    with torch.no_grad():
+        pipeline._make(plan, fitted, lambda preview: None)
     expected = reference.sample(run, lora if run.lora else None)
     torch.testing.assert_close(found[0], expected, atol=reference.TOLERANCE, rtol=0)
 

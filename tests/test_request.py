@@ -29,7 +29,7 @@ def test_what_was_asked_and_decided_is_recorded_without_folders(tmp_path):
         snap=True,
     )
     plan = asked.plan(Settings())
-    assert plan.fitted.inputs[1][:3].min() > 0.999, "all black is all object where black is the object"
+    assert plan.sequence.layers[1][:3].min() > 0.999, "all black is all object where black is the object"
     record = json.loads(json.dumps(plan.record()))
     assert str(tmp_path) not in json.dumps(record)
     assert (record["images"], record["guide"], record["guide_polarity"]) == (["photo.png"], "mask.png", "black")

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,11 @@ def test_static_shift_equals_diffusers():
 @pytest.mark.parametrize("shift", [1e-6, 0.5, 1.0])
 def test_a_static_shift_may_push_the_other_way(shift):
     schedule = Schedule.from_config({"use_dynamic_shifting": False, "shift": shift})
-    assert schedule.mu(1) == schedule.mu(10_000) == pytest.approx(math.log(shift))
+    assert schedule.shift == shift
+    few, many = (sigmas(8, tokens, replace(schedule, terminal=None)) for tokens in (1, 10_000))
+    assert torch.equal(few, many)
+    even = torch.linspace(1, 1 / 8, 8)
+    torch.testing.assert_close(few[:8], shift * even / (1 + (shift - 1) * even), atol=1e-6, rtol=0)
 
 
 def test_other_shifts_equal_diffusers():

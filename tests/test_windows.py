@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from omnialpha.errors import OmniAlphaError
 from omnialpha.layers.compositing import grey_layer, opaque
-from omnialpha.layers.looking import look_at, put_back
+from omnialpha.layers.looking import Made, finished, look_at, put_back
 from omnialpha.layers.resizing import fit_size
 from omnialpha.layers.sequence import LayerSequence
 from omnialpha.layers.windows import (
@@ -217,7 +217,7 @@ def pretend(calls, answer):
 def copy(fitted):
     """Every target is the picture, its alpha where the picture is bright."""
     picture = fitted.inputs[0]
-    return [torch.cat([picture[:3], (picture[:1] > 0.5).float()]) for _ in range(fitted.targets)]
+    return Made([torch.cat([picture[:3], (picture[:1] > 0.5).float()]) for _ in range(fitted.targets)])
 
 
 def picture_of(support):
@@ -255,7 +255,7 @@ def test_without_a_guide_the_first_pass_finds_the_window(task):
 def test_without_a_guide_removal_looks_where_the_picture_changed():
     support, calls = boxes((300, 500), (200, 400, 40, 40)), []
     sequence, row = asked("removal_auto", support)
-    seen = look_at(sequence, row, pretend(calls, lambda fitted: [torch.full_like(fitted.inputs[0], 0.1)]), *MICRO)
+    seen = look_at(sequence, row, pretend(calls, lambda fitted: Made([torch.full_like(fitted.inputs[0], 0.1)])), *MICRO)
     assert len(calls) == 2 and seen.window.cut(support).sum() == support.sum() and seen.window.share < 0.1
 
 
@@ -291,9 +291,11 @@ def test_other_tasks_and_exact_sizes_look_at_the_whole(task, options):
 
 
 def test_words_alone_have_nothing_to_look_at():
-    seen = look_at(LayerSequence([], 2), TASKS["text_to_layers"], lambda fit: [torch.zeros(4, *fit.size)] * 2, *MICRO)
+    seen = look_at(
+        LayerSequence([], 2), TASKS["text_to_layers"], lambda fit: Made([torch.zeros(4, *fit.size)] * 2), *MICRO
+    )
     assert seen.window.whole and len(seen.layers) == 2
-    seen = look_at(LayerSequence([], 1), None, lambda fit: [torch.zeros(4, *fit.size)], *MICRO)
+    seen = look_at(LayerSequence([], 1), None, lambda fit: Made([torch.zeros(4, *fit.size)]), *MICRO)
     assert len(seen.layers) == 1
 
 
@@ -338,12 +340,13 @@ def test_micro_sees_a_small_object_better_from_close_by():
     row = TASKS["matting_mask"]
     sequence = LayerSequence([picture, grey_layer(disc.float())], 1)
 
-    def run(fitted):
-        return micro("matting_mask", images=fitted.inputs[:1], guide=fitted.inputs[1][0], seed=1, size=fitted.size)
+    def model(fitted):
+        asked = {"images": fitted.inputs[:1], "guide": fitted.inputs[1][0], "seed": 1, "size": fitted.size}
+        return Made(micro("matting_mask", **asked, pixels="redraw"))
 
     errors = []
     for look in ("whole", "close"):
-        seen = look_at(sequence, row, run, *MICRO, look)
-        (layer,) = put_back(seen.window, seen.layers, picture, row.targets)
+        seen = look_at(sequence, row, model, *MICRO, look)
+        (layer,) = finished(seen, sequence, row, "redraw")
         errors.append(float((layer[3] - disc.float()).square().mean()) / float(disc.float().mean()))
     assert errors[1] < errors[0] / 10

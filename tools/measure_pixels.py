@@ -38,8 +38,7 @@ from omnialpha.errors import OmniAlphaError
 from omnialpha.evaluation.classical import cut_out
 from omnialpha.files.pictures import write_layer
 from omnialpha.layers.compositing import checkerboard, grey_layer, opaque, over, trimap
-from omnialpha.layers.keeping import keep_pixels
-from omnialpha.layers.looking import Look, look_at, put_back
+from omnialpha.layers.looking import Look, Made, finished, look_at
 from omnialpha.layers.resizing import resize
 from omnialpha.layers.sequence import FittedSequence, LayerSequence
 from omnialpha.layers.windows import Window
@@ -141,29 +140,18 @@ class Answers:
         settings = self.pipeline.settings
         if look not in self.looks:
             budget = settings.pixel_budget, settings.size_multiple
-            self.looks[look] = look_at(self.sequence, self.task, self._run, *budget, look)
+            self.looks[look] = look_at(self.sequence, self.task, self._model, *budget, look)
         return self.looks[look]
 
-    def _run(self, fitted: FittedSequence) -> list[Tensor]:
+    def _model(self, fitted: FittedSequence) -> Made:
         guide = fitted.inputs[1][0] if self.task.guide_role else None
-        return self.pipeline(
-            self.task.id, images=fitted.inputs[:1], guide=guide, seed=self.seed, size=fitted.size, clean=False
-        )
+        asked = {"images": fitted.inputs[:1], "guide": guide, "seed": self.seed, "size": fitted.size}
+        layers = self.pipeline(self.task.id, **asked, clean=False, pixels="redraw")
+        return Made(layers, lambda: self._round_trip(fitted))
 
-    def redraw(self, look: str) -> list[Tensor]:
-        """The model's own layers."""
-        seen = self.look(look)
-        return put_back(seen.window, seen.layers, self.scene.picture, self.task.targets)
-
-    def keep(self, look: str) -> list[Tensor]:
-        """The picture's own pixels, and the model's for the rest."""
-        seen, role = self.look(look), self.task.guide_role
-        picture = seen.window.cut(self.scene.picture)
-        guide = seen.window.cut(self.scene.guides[role]) if role else None
-        layers = keep_pixels(
-            self.task, picture, seen.layers, seen.fitted.frame.inner, guide, lambda: self._round_trip(seen.fitted)
-        )
-        return put_back(seen.window, layers, self.scene.picture, self.task.targets)
+    def finished(self, look: str, pixels: str) -> list[Tensor]:
+        """The layers as an artist gets them."""
+        return finished(self.look(look), self.sequence, self.task, pixels)
 
     def _round_trip(self, fitted: FittedSequence) -> Tensor:
         """The picture as the VAE gives it back."""
@@ -179,10 +167,10 @@ class Answers:
 
 # name -> (its layers, tasks it can do; all of them unless told)
 VARIANTS: dict[str, tuple[Callable[[Answers], list[Tensor]], tuple[str, ...]]] = {
-    "redraw, whole": (lambda answers: answers.redraw("whole"), DEFAULT),
-    "redraw": (lambda answers: answers.redraw("close"), DEFAULT),
-    "keep, whole": (lambda answers: answers.keep("whole"), DEFAULT),
-    "keep": (lambda answers: answers.keep("close"), DEFAULT),
+    "redraw, whole": (lambda answers: answers.finished("whole", "redraw"), DEFAULT),
+    "redraw": (lambda answers: answers.finished("close", "redraw"), DEFAULT),
+    "keep, whole": (lambda answers: answers.finished("whole", "keep"), DEFAULT),
+    "keep": (lambda answers: answers.finished("close", "keep"), DEFAULT),
     "pymatting": (Answers.pymatting, ("matting_trimap",)),
 }
 

@@ -72,10 +72,15 @@ class Timed:
     def __init__(self, pipeline, watch: Stopwatch):
         self.pipeline, self.watch = pipeline, watch
 
-    def run(self, request):
+    @property
+    def settings(self):
+        """The pipeline's."""
+        return self.pipeline.settings
+
+    def run(self, plan):
         """As the pipeline's."""
         with self.watch:
-            return self.pipeline.run(request)
+            return self.pipeline.run(plan)
 
 
 def measure(args) -> None:

@@ -8,6 +8,7 @@ from comfy_api.v0_0_2 import io
 
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.layers.resizing import FITS
+from ...omnialpha.tasks import LOOKS, PIXELS
 
 TRANSPARENT, OPAQUE = "1 = transparent", "1 = opaque"
 
@@ -60,6 +61,31 @@ def snap_input() -> io.Boolean.Input:
         optional=True,
         tooltip="Make nearly opaque pixels (250 of 255 and up) opaque and nearly transparent ones (5 and down) "
         "transparent.",
+    )
+
+
+def pixels_input() -> io.Combo.Input:
+    """Whose pixels a result has."""
+    return io.Combo.Input(
+        "pixels",
+        options=list(PIXELS),
+        default=PIXELS[0],
+        optional=True,
+        tooltip="keep: the picture's own pixels wherever a layer shows what the picture shows, at full size; the "
+        "model's for what is hidden, new or changed. redraw: the model's layers alone, of the whole picture.",
+    )
+
+
+def look_input() -> io.Combo.Input:
+    """What of the picture the model works on."""
+    return io.Combo.Input(
+        "look",
+        options=list(LOOKS),
+        default=LOOKS[0],
+        optional=True,
+        tooltip="close: the model works on a window round the object, which shows it larger; without a guide a first "
+        "pass finds the object, and a second looks at it. whole: one pass over the whole picture, as redraw always "
+        "does.",
     )
 
 

@@ -150,6 +150,11 @@ def decode(vae: VAE, samples: Tensor, tile: int = 0) -> list[Tensor]:
     return layers
 
 
+def round_trip(vae: VAE, layer: Tensor) -> Tensor:
+    """A layer [4, H, W] as the VAE gives it back. Errors are those of `encode` and `decode`."""
+    return decode(vae, encode(vae, [layer])[0])[0]
+
+
 def layer_latents(samples: Tensor) -> list[Tensor]:
     """A LATENT's samples as [16, h, w] per layer.
 

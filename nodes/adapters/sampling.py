@@ -8,13 +8,34 @@ import comfy.sample
 import comfy.samplers
 import comfy.utils
 import torch
-from comfy.model_management import intermediate_device
+from comfy.model_management import intermediate_device, throw_exception_if_processing_interrupted
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from . import guidance, positions
 
 Preview = Callable[[Tensor], tuple]
+
+
+class RunProgress:
+    """A run's progress on its node: the steps of all passes that there may be, then the finishing.
+
+    Args:
+        steps: of all passes together.
+    """
+
+    def __init__(self, steps: int):
+        self.bar, self.steps, self.done = comfy.utils.ProgressBar(steps), steps, 0
+
+    def step(self, preview: tuple | None = None) -> None:
+        """One more step is done."""
+        self.done += 1
+        self.bar.update_absolute(self.done, self.steps, preview)
+
+    def finishing(self, share: float) -> None:
+        """That share of the finishing is done. Raises where the artist interrupts."""
+        throw_exception_if_processing_interrupted()
+        self.bar.update_absolute(round(100 * share), 100)
 
 
 def ensure_patched(model: ModelPatcher) -> ModelPatcher:
@@ -48,6 +69,7 @@ def sample(
     scale: float,
     seed: int,
     sampler: str,
+    progress: RunProgress,
     preview: Preview | None = None,
 ) -> Tensor:
     """RAW latents [1, 16, m, h, w] of one run.
@@ -61,13 +83,9 @@ def sample(
         scale: guidance.
         seed: of the noise, which ComfyUI and the library draw alike.
         sampler: one of ComfyUI's sampler names.
+        progress: told of each step.
         preview: estimate of the clean latents -> preview for the progress bar.
     """
-    progress = comfy.utils.ProgressBar(len(sigmas) - 1)
-
-    def after_step(step: int, estimate: Tensor, _: Tensor, steps: int) -> None:
-        progress.update_absolute(step + 1, steps, preview(estimate) if preview else None)
-
     return comfy.sample.sample_custom(
         model,
         noise=comfy.sample.prepare_noise(latent, seed),
@@ -77,7 +95,7 @@ def sample(
         positive=positive,
         negative=negative,
         latent_image=latent,
-        callback=after_step,
+        callback=lambda step, estimate, x, steps: progress.step(preview(estimate) if preview else None),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import OmniAlphaError
 from ..files.writing import write_blocks, writing
-from ..tasks import get_task
+from ..tasks import LOOKS, PIXELS, get_task
 from .jobs import File, Job, sha256
 from .journal import Journal, Result
 from .queue import Board, Say
@@ -98,6 +98,8 @@ def task_graph(task: str, checkpoint: str = "micro") -> Workflow:
         "seed": 0,
         "steps": 0,
         "guidance": 0.0,
+        "pixels": PIXELS[0],
+        "look": LOOKS[0],
     }
     prompt: dict[str, Any] = {"task": {"class_type": "OmniAlphaTask", "inputs": values, "_meta": {"title": "task"}}}
     for name, kind, wanted in (("image", "LoadImage", row.image_role), ("guide", "LoadImageMask", row.guide_role)):

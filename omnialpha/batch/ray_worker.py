@@ -60,6 +60,8 @@ class Painter:
             steps=values["steps"] or None,
             guidance=values["guidance"] or None,
             negative=values["negative"],
+            pixels=values["pixels"],
+            look=values["look"],
         )
         plan = request.plan(self.pipeline.settings)
         layers = self.pipeline.run(plan)

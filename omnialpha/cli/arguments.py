@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ..tasks import LOOKS, PIXELS
+
 
 def add_model(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The options that say which model; gives their group, for more."""
@@ -14,6 +16,22 @@ def add_model(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model.add_argument("--lora-scale", type=float, default=1.0, metavar="S", help="strength of the LoRA (%(default)s)")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
     return model
+
+
+def add_pixels(group: argparse._ArgumentGroup) -> None:
+    """The options that say whose pixels a result has."""
+    group.add_argument(
+        "--pixels",
+        choices=PIXELS,
+        default=PIXELS[0],
+        help="keep the picture's own wherever a layer shows the same, or redraw all with the model (%(default)s)",
+    )
+    group.add_argument(
+        "--look",
+        choices=LOOKS,
+        default=LOOKS[0],
+        help="close: the model works on a window round the object; whole: on all of the picture (%(default)s)",
+    )
 
 
 def width_by_height(text: str) -> tuple[int, int]:

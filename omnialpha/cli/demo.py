@@ -150,7 +150,7 @@ def demo(
         pipeline = load(checkpoint, find_device("auto"))
         sheet = Sheet("OmniAlpha: layers from pictures the model never saw", _COLUMNS)
         results: dict[str, dict] = {task: {"scenes": []} for task in TASKS}
-        total = sum(plan.steps for _, _, plan in plans)
+        total = sum(plan.steps * plan.passes for _, _, plan in plans)
         with tqdm(total=total, desc="demo", unit="step", leave=False, disable=None) as bar:
             for task, k, plan in plans:
                 bar.set_description(task)

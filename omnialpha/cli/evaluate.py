@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .arguments import add_model, width_by_height
+from .arguments import add_model, add_pixels, width_by_height
 
 HELP = """\
 Runs a checkpoint's tasks on held-out records and measures the layers against the known truth, with baselines in the
@@ -53,6 +53,7 @@ def add_commands(commands) -> None:
     how.add_argument(
         "--size", type=width_by_height, metavar="WxH", help="pixels to work at (default: the checkpoint's budget)"
     )
+    add_pixels(how)
     how.add_argument(
         "--samples",
         type=int,
@@ -114,6 +115,7 @@ def _measure(args) -> None:
 
     options = {name: getattr(args, name) for name in ("steps", "guidance", "size")}
     check_options(samples=args.samples, count=args.count, keep=args.keep, **options)
+    options |= {"pixels": args.pixels, "look": args.look}
     out, device = Path(args.out), find_device(args.device)
     checkpoint = Checkpoint(args.checkpoint, vae=args.vae, lora=args.lora).check()
     reading = read_records(args.data, args.images)

@@ -17,7 +17,7 @@ from .. import __version__
 from ..errors import OmniAlphaError, OmniAlphaWarning
 from ..tasks import ROLES, TASKS, by_family
 from . import batch, data, evaluate, layers, train
-from .arguments import add_model, width_by_height
+from .arguments import add_model, add_pixels, width_by_height
 
 DESCRIPTION = """\
 OmniAlpha works on RGBA layers: it draws them from text, cuts objects out, removes them, completes pictures and takes
@@ -171,6 +171,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         default="scale",
         help="stretch to the working size, pad, or insist on it (%(default)s)",
     )
+    add_pixels(how)
     how.add_argument("--snap-alpha", action="store_true", help="make nearly opaque and nearly clear pixels exactly so")
     how.add_argument("--keep-hidden", action="store_true", help="keep colours that lie hidden under alpha 0 of inputs")
     run.add_argument("--out", metavar="DIR", help="new folder for the layers (default: out/TASK)")

@@ -56,24 +56,34 @@ def request_of(args) -> Request:
         fit=args.fit,
         clean=not args.keep_hidden,
         snap=args.snap_alpha,
+        pixels=args.pixels,
+        look=args.look,
     )
 
 
 def sample(pipeline, plan: Plan, label: str = "sampling") -> list[torch.Tensor]:
-    """Runs a plan under a progress bar, which only a terminal gets to see."""
+    """Runs a plan under progress bars, which only a terminal gets to see."""
     from tqdm import tqdm
 
-    with tqdm(total=plan.steps, desc=label, unit="step", leave=False, disable=None) as bar:
-        return pipeline.run(plan, lambda step, steps, preview: bar.update(step - bar.n))
+    def move(bar: tqdm, place: float) -> None:
+        bar.update(place - bar.n)
+
+    steps = tqdm(total=plan.steps * plan.passes, desc=label, unit="step", leave=False, disable=None)
+    # Keeping the pixels of a small picture takes no time to speak of.
+    finishing = tqdm(total=1.0, desc="finishing", bar_format="{l_bar}{bar}", delay=2, leave=False, disable=None)
+    with steps, finishing:
+        return pipeline.run(plan, lambda step, _, preview: move(steps, step), lambda done: move(finishing, done))
 
 
 def _sizes(plan: Plan) -> str:
     """What fitting does, in one line."""
-    frame, (height, width) = plan.fitted.frame, plan.fitted.size
+    frame, (height, width) = plan.frame, plan.frame.size
     line = f"working at {width}x{height}"
     if tuple(frame.source) != (height, width):
         line += f" ({frame.mode}), results in {frame.source[1]}x{frame.source[0]}"
     steps = "1 step" if plan.steps == 1 else f"{plan.steps} steps"
+    if plan.request.pixels == "keep" and plan.task is not None and plan.task.image_role:
+        line += "; own pixels kept" + (", with a closer look" if plan.look == "close" else "")
     return f"{line}; {steps}, guidance {plan.guidance:g}, seed {plan.seed}"
 
 

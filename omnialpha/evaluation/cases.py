@@ -73,7 +73,7 @@ def draw_answer(pipeline, case: Case, sample: int = 0, **options) -> list[Tensor
     Args:
         pipeline: `pipeline.OmniAlphaPipeline`.
         sample: its number; each has noise of its own, and that depends on the record's id and the seed besides.
-        options: `steps`, `guidance` and `size`, see the pipeline.
+        options: `steps`, `guidance`, `size`, `pixels` and `look`, see `request.Request`.
 
     Raises:
         OmniAlphaError: see the pipeline.

@@ -66,7 +66,7 @@ def evaluate(
             what is there. None keeps everything in memory.
         keep: so many records' answers per task are kept as PNG in `out`.
         progress: called with (done, all) after each record and task.
-        options: `steps`, `guidance` and `size`, in place of the checkpoint's.
+        options: `steps`, `guidance` and `size` in place of the checkpoint's, `pixels` and `look`.
 
     Raises:
         OmniAlphaError: unknown task, no record for one, a checkpoint that cannot be loaded, or a full disk. A record

@@ -157,8 +157,12 @@ class Frame:
             OmniAlphaError: the layer has another size than `size`.
         """
         self._check(layer, self.size)
+        return resize(self.crop(layer), self.source)
+
+    def crop(self, planes: Tensor) -> Tensor:
+        """The picture proper within planes [..., *size]: a view [..., *inner]."""
         (top, left), (height, width) = self.corner, self.inner
-        return resize(layer[:, top : top + height, left : left + width], self.source)
+        return planes[..., top : top + height, left : left + width]
 
     def _check(self, layer: Tensor, size: Size) -> None:
         found = tuple(check_layer(layer).shape[1:])

@@ -66,13 +66,7 @@ class LayerSequence:
             check_finite(check_layer(layer, f"Input layer {index + 1}"), f"Input layer {index + 1}")
 
     def fitted(self, pixel_budget: int, multiple: int) -> FittedSequence:
-        """The sequence at a checkpoint's sizes.
-
-        The budget is shared evenly by all n + m layers. Each input keeps its own aspect; targets take the size of input
-        0, or are square without inputs. An explicit `size` goes, rounded to the multiple, to the targets and to all
-        inputs as large as input 0; it is the artist's word and overrides the budget, and so does fit "exact", where
-        pictures are used at their own size. Results go back to input 0's frame, or to the explicit size where there is
-        no input.
+        """The sequence at a checkpoint's sizes; see `frames` for these.
 
         Args:
             pixel_budget: pixels that the checkpoint was trained with, over inputs and targets together.
@@ -81,13 +75,25 @@ class LayerSequence:
         Raises:
             OmniAlphaError: fit "exact" and a side that is not such a multiple.
         """
+        frames = self.frames(pixel_budget, multiple)
+        inputs = [own.apply(layer) for own, layer in zip(frames, self.layers, strict=False)]
+        return FittedSequence(inputs, self.targets, frames[0].size, frames[0])
+
+    def frames(self, pixel_budget: int, multiple: int) -> list[Frame]:
+        """How each input is fitted to a checkpoint; the first frame is that of the targets, also without inputs.
+
+        The budget is shared evenly by all n + m layers. Each input keeps its own aspect; targets take the size of input
+        0, or are square without inputs. An explicit `size` goes, rounded to the multiple, to the targets and to all
+        inputs as large as input 0; it is the artist's word and overrides the budget, and so does fit "exact", where
+        pictures are used at their own size. Results go back to input 0's frame, or to the explicit size where there is
+        no input. Arguments and errors are those of `fitted`.
+        """
         sources = [tuple(layer.shape[1:]) for layer in self.layers]
         pixels = pixel_budget / (len(sources) + self.targets)
+        if not sources:
+            return [self._blank_frame(pixels, multiple)]
         sizes = [self._working_size(source, sources[0], pixels, multiple) for source in sources]
-        frames = [Frame(source, size, self.fit) for source, size in zip(sources, sizes, strict=True)]
-        frame = frames[0] if frames else self._blank_frame(pixels, multiple)
-        inputs = [own.apply(layer) for own, layer in zip(frames, self.layers, strict=True)]
-        return FittedSequence(inputs, self.targets, frame.size, frame)
+        return [Frame(source, size, self.fit) for source, size in zip(sources, sizes, strict=True)]
 
     def _working_size(self, source: Size, first: Size, pixels: float, multiple: int) -> Size:
         """Size of an input in the model."""

@@ -50,6 +50,7 @@ def draw_sheet(parts, vae, config: TransformerConfig, step: int) -> Sheet:
             guide=example.inputs[1] if row.guide_role else None,
             text=example.text,
             seed=number,
+            pixels="redraw",
         )
         columns = [*(*example.inputs, None, None)[:2], *(*answer, None)[:2], *(*example.targets, None)[:2]]
         sheet.add(task, [example.text], columns)
