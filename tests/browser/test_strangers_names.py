@@ -75,18 +75,24 @@ def write_files(folder: Path, inputs: Path) -> None:
             target.writestr(name, content.replace(b"svg:src-over", b"svg:multiply") if name == "stack.xml" else content)
 
 
-@pytest.fixture(scope="module", params=["pinned", "newest"])
-def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+@pytest.fixture(scope="module")
+def seen(fresh: comfy_server.ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """What tools/drive_names.mjs saw in one frontend."""
-    front_end = None
-    if request.param == "newest":
-        front_end = frontend.find_newest() or pytest.skip(frontend.missing_newest())
-    folder = tmp_path_factory.mktemp(f"names-{request.param}")
-    with comfy_server.ComfyServer(front_end=front_end) as server:
-        write_files(folder, server.base / "input")
-        order = {"folder": folder, "graphs": GRAPHS, "dropped": f"{TAG}.png"}
-        order |= {"list": "OmniAlphaLoadLayers", "listed": "file"}
-        return frontend.run_script("drive_names.mjs", {"url": server.url, **order}, seconds=1200)
+    inputs, folder = fresh.base / "input", tmp_path_factory.mktemp("names")
+    before = set(inputs.iterdir())
+    write_files(folder, inputs)
+    order = {
+        "folder": folder,
+        "graphs": GRAPHS,
+        "dropped": f"{TAG}.png",
+        "list": "OmniAlphaLoadLayers",
+        "listed": "file",
+    }
+    try:
+        return frontend.run_script("drive_names.mjs", {"url": fresh.url, **order}, seconds=1200)
+    finally:
+        for path in set(inputs.iterdir()) - before:
+            path.unlink()
 
 
 @pytest.mark.parametrize("mode", ["classic", "vue"])
