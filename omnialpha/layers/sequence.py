@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ..checks import Size, check_finite, check_layer, check_size
+from ..checks import Size, check_finite, check_layer, check_size, size_of
 from ..errors import OmniAlphaError
 from .resizing import FITS, Frame, fit_size
 
@@ -81,7 +81,7 @@ class LayerSequence:
         Raises:
             OmniAlphaError: fit "exact" and a side that is not such a multiple.
         """
-        sources = [tuple(layer.shape[1:]) for layer in self.layers]
+        sources = [size_of(layer) for layer in self.layers]
         pixels = pixel_budget / (len(sources) + self.targets)
         sizes = [self._working_size(source, sources[0], pixels, multiple) for source in sources]
         frames = [Frame(source, size, self.fit) for source, size in zip(sources, sizes, strict=True)]
