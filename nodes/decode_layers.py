@@ -2,6 +2,7 @@
 
 from comfy_api.v0_0_2 import io
 
+from ..omnialpha.checks import size_of
 from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.layers import compositing as operations
 from ..omnialpha.layers.resizing import Frame
@@ -81,5 +82,5 @@ def _frame(vae, samples, sequence: LayerSequence) -> Frame:
             )
         return fitted.frame
     # A VAE from a loader of its own says nothing about sizes; the latent itself does.
-    source = tuple(sequence.layers[0].shape[1:]) if sequence.layers else sequence.size or size
+    source = size_of(sequence.layers[0]) if sequence.layers else sequence.size or size
     return Frame(source, size, sequence.fit)

@@ -34,7 +34,9 @@ class OmniAlphaSigmas(io.ComfyNode):
                 ),
                 _number("base_shift", default.base_shift, "Shift at 256 tokens."),
                 _number("max_shift", default.max_shift, "Shift at 8192 tokens."),
-                _number("terminal", default.terminal, "Last noise level before 0; 0 leaves the levels unstretched."),
+                _number(
+                    "terminal", default.terminal or 0.0, "Last noise level before 0; 0 leaves the levels unstretched."
+                ),
             ],
             outputs=[io.Sigmas.Output("sigmas", display_name="SIGMAS")],
         )

@@ -64,7 +64,7 @@ def check_finite(values: Tensor, name: str) -> Tensor:
 
 def is_whole(value, least: int = 1) -> bool:
     """Is it a whole number of at least that much? True and False are not."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def check_whole(value, name: str, least: int = 1) -> int:
@@ -94,4 +94,10 @@ def picture_size(picture: Tensor) -> Size:
     """(H, W) of a picture [3, H, W]. Raises OmniAlphaError for anything else."""
     if picture.ndim != 3 or picture.shape[0] != 3 or 0 in picture.shape or not picture.is_floating_point():
         raise OmniAlphaError(f"A picture must be a float tensor [3, height, width], got {list(picture.shape)}.")
-    return tuple(picture.shape[1:])
+    return size_of(picture)
+
+
+def size_of(values: Tensor) -> Size:
+    """(height, width) of a picture, layer or plane [..., height, width]."""
+    height, width = values.shape[-2:]
+    return height, width

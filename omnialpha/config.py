@@ -8,11 +8,14 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import OmniAlphaError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 # What types are called in messages, where that is not their name in Python.
 _WORDS = {"Path": "path", "tuple": "list", "dict": "keys and values", "Mapping": "keys and values"}
 
@@ -80,7 +83,7 @@ def require(config: Any, checks: Mapping[str, tuple[Any, str]], where: str = "")
 def to_dict(config: Any) -> dict[str, Any]:
     """The reverse of `from_dict`, ready for JSON: tuples become lists and paths text."""
 
-    def plain(value):
+    def plain(value) -> Any:
         if isinstance(value, Mapping):
             return {str(key): plain(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
@@ -148,7 +151,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in args:
             return None
         return _first_fit([arg for arg in args if arg is not type(None)], value, where)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return from_dict(kind, value, where)
     if origin in (tuple, list) and isinstance(value, (list, tuple)):
         if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
@@ -171,9 +174,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
 
 
 def _first_fit(kinds: list[Any], value: Any, where: str) -> Any:
+    problems = []
     for kind in kinds:
         try:
             return _convert(kind, value, where)
         except OmniAlphaError as error:
-            problem = error
-    raise problem
+            problems.append(error)
+    raise problems[-1]

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +88,8 @@ def conn(found: Tensor, truth: Tensor, region: Tensor | None = None) -> float:
     connected = np.full(planes[0].shape, -1.0)
     for below, step in pairwise(steps):
         # Alpha of 8 bits and float32 meets the thresholds up to rounding.
-        labels, count = label(np.minimum(*planes) >= step - 1e-6)
+        parts: Any = label(np.minimum(*planes) >= step - 1e-6)
+        labels, count = parts
         sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
         source = labels == 1 + sizes.argmax() if count else np.zeros_like(labels, bool)
         connected[(connected < 0) & ~source] = below

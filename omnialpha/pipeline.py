@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -125,7 +126,8 @@ class OmniAlphaPipeline(DiffusionPipeline):
             OmniAlphaError: the folder cannot be written.
         """
         try:
-            super().save_pretrained(folder, **(options | {"safe_serialization": True}))
+            safe: dict[str, Any] = {**options, "safe_serialization": True}
+            super().save_pretrained(folder, **safe)
             write_json(Path(folder) / FILE_NAME, self.settings.to_json())
         except OSError as error:
             raise OmniAlphaError(f"Cannot save to {folder}: {error.strerror or error}.") from error

@@ -210,11 +210,10 @@ class Plan:
         }
 
 
-def _as_list(images) -> list:
-    single = isinstance(images, (str, os.PathLike, Image.Image)) or (
-        isinstance(images, torch.Tensor) and images.ndim == 3
-    )
-    return [images] if single else list(images)
+def _as_list(images) -> list[Any]:
+    if isinstance(images, (str, os.PathLike, Image.Image)) or (isinstance(images, torch.Tensor) and images.ndim == 3):
+        return [images]
+    return list(images)
 
 
 def _instruction(settings: Settings, task: Task, text: str, instruction: str | None) -> str:
@@ -231,7 +230,7 @@ def _sort_pictures(task: Task, layers: list, plane):
         layers, plane = layers[:1], as_plane(layers[1])
     wanted = 1 if task.image_role else 0
     if len(layers) != wanted:
-        needs = f"one picture: {ROLES[task.image_role]}" if wanted else "no picture, only text"
+        needs = f"one picture: {ROLES[task.image_role]}" if task.image_role else "no picture, only text"
         raise OmniAlphaError(f"Task '{task.id}' takes {needs}; {len(layers)} were given.")
     if task.guide_role and plane is None:
         raise OmniAlphaError(f"Task '{task.id}' needs a guide as large as the picture: {ROLES[task.guide_role]}.")
@@ -255,7 +254,8 @@ def _warn(settings: Settings, task: Task, layers: list, text: str, words: str) -
     """Things that run but may not do what is hoped for."""
     if settings.trained(task.id) is False:
         warnings.warn(
-            f"This checkpoint was not trained on '{task.id}'; expect little. Trained: {', '.join(settings.tasks)}.",
+            f"This checkpoint was not trained on '{task.id}'; expect little. "
+            f"Trained: {', '.join(settings.tasks or ())}.",
             OmniAlphaWarning,
             stacklevel=4,
         )

@@ -11,7 +11,7 @@ counts are centred one patch off, and the text starts inside large inputs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -84,6 +84,7 @@ class LayerEmbedder(nn.Module):
 
     def __init__(self, original: nn.Module):
         super().__init__()
+        self.original: Callable[[Tensor], Tensor]  # a module that this one must not own
         object.__setattr__(self, "original", original)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ def _argument(forward, name: str, *args, **kwargs):
     return inspect.signature(forward).bind(*args, **kwargs).arguments.get(name)
 
 
-def _check_context(context: Tensor, model: nn.Module) -> None:
+def _check_context(context: Tensor, model: QwenImageTransformer2DModel) -> None:
     wanted = model.txt_norm.weight.shape[0]
     if context.shape[-1] != wanted:
         raise OmniAlphaError(

@@ -169,7 +169,9 @@ def clip_target(config: Mapping, vocabulary: Vocabulary) -> ClipTarget:
 
         def encode_token_weights(self, token_weight_pairs, template_end=-1):
             if template_end == -1:
-                ids = [token if isinstance(token, Integral) else -1 for token, *_ in token_weight_pairs[ENCODER][0]]
+                ids = [
+                    int(token) if isinstance(token, Integral) else -1 for token, *_ in token_weight_pairs[ENCODER][0]
+                ]
                 template_end = user_start(ids, vocabulary.start, vocabulary.user)
             return super().encode_token_weights(token_weight_pairs, template_end)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from typing import Any
 
 import torch
 from comfy.sd import CLIP
@@ -34,7 +35,7 @@ def in_picture_order(clip: CLIP) -> CLIP:
 class InOrder:
     """A vision tower's `forward` that sorts its output back into reading order."""
 
-    def __init__(self, tower: nn.Module, forward):
+    def __init__(self, tower: Any, forward):
         self.tower, self.forward = tower, forward
 
     def __call__(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ def scrambles(tower_class: type[nn.Module]) -> bool:
 
 def _scrambles(tower_class: type[nn.Module]) -> bool:
     with torch.inference_mode(False), torch.no_grad():
-        tower = tower_class(
+        tower: Any = tower_class(
             hidden_size=8,
             output_hidden_size=8,
             intermediate_size=8,

@@ -28,7 +28,7 @@ def is_address(text: Any) -> bool:
     return not isinstance(text, Path) and "://" in str(text)
 
 
-def locate(text: str):
+def locate(text: str) -> Any:
     """The path of a file or folder: of an address one of `upath`, else one of this machine.
 
     Raises:

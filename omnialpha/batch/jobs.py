@@ -278,10 +278,10 @@ def _table(path: Path) -> list[tuple[int, dict[str, Any]]]:
     rows = []
     try:
         for row in reader:
-            if None in row or None in row.values():
+            if None in row or None in row.values():  # what DictReader calls cells too many, and too few
+                cells = len(reader.fieldnames or ())
                 raise OmniAlphaError(
-                    f"{path}, line {reader.line_num}: expected {len(reader.fieldnames)} cells; put cells with commas "
-                    f"in quotes."
+                    f"{path}, line {reader.line_num}: expected {cells} cells; put cells with commas in quotes."
                 )
             rows.append((reader.line_num, {name.strip(): value for name, value in row.items()}))
     except csv.Error as error:

@@ -61,22 +61,22 @@ class Listener:
                 self._socket = websocket.create_connection(
                     self.url, header=self.headers, timeout=SILENCE, redirect_limit=0
                 )  # what else is to be known is asked over HTTP
-                self._listen(websocket)
+                self._listen(websocket, self._socket)
             if self._socket is not None:
                 self._socket.shutdown()
                 self.dropped()
             self._stopped.wait(RETRY)
 
-    def _listen(self, websocket) -> None:
+    def _listen(self, websocket, socket) -> None:
         asked = False
         while not self._stopped.is_set():
             try:
-                kind, data = self._socket.recv_data(control_frame=True)
+                kind, data = socket.recv_data(control_frame=True)
             except websocket.WebSocketTimeoutException:
                 if asked:
                     return  # it did not even answer the ping
                 asked = True
-                self._socket.ping()
+                socket.ping()
                 continue
             if kind == websocket.ABNF.OPCODE_CLOSE:
                 return

@@ -159,7 +159,8 @@ class RayWorker:
 
         if self.painter is None:
             return Answer(job, self.name, kind=BROKEN, reason=self.broken)
-        if ray.get(self.tally.begin.remote(job)) > 1:
+        tries: Any = ray.get(self.tally.begin.remote(job))
+        if tries > 1:
             return Answer(job, self.name, kind="crashed", reason="The process that worked on it died.")
         try:
             layers, seconds = self.painter.paint(values)
@@ -292,8 +293,10 @@ def start_ray(cluster: Cluster):
         package = Path(__file__).resolve().parent.parent
         # Another machine gets the package from here; processes on this one find it where it is.
         code = {"py_modules": [str(package)]} if cluster.address else {"env_vars": {"PYTHONPATH": str(package.parent)}}
-        local = {} if cluster.address else {"include_dashboard": False}
-        ray.init(cluster.address or "local", runtime_env=code, log_to_driver=False, logging_level="error", **local)
+        local: dict[str, Any] = {} if cluster.address else {"include_dashboard": False}
+        ray.init(
+            cluster.address or "local", runtime_env=code, log_to_driver=False, logging_level=logging.ERROR, **local
+        )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the run has its own
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -68,7 +68,7 @@ def write_reports(folder: Path, journal: Journal, jobs: Sequence[str], end: str)
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     """One line per job."""
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+    table: csv.DictWriter[str] = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
     table.writeheader()
     for row in rows:
         table.writerow({**row, "results": " | ".join(row["results"]), "inputs": json.dumps(row["inputs"])})

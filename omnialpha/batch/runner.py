@@ -148,7 +148,7 @@ class Run:
         if self._presses > 1 or (self._presses and not any(worker.flights for worker in self.workers)):
             return "stopped"
         if all(worker.closed for worker in self.workers):
-            return "no server can be used: " + "; ".join(worker.closed for worker in self.workers)
+            return "no server can be used: " + "; ".join(str(worker.closed) for worker in self.workers)
         if all(worker.stuck() > self.limits.patience for worker in self.workers):
             return f"no server got anything done for {self.limits.patience / 60:.0f} minutes"
         return None

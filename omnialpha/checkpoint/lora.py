@@ -98,8 +98,8 @@ class Lora:
             return 1.0
         exceptions = self.config.get("alpha_pattern") or {}
         named = (value for pattern, value in exceptions.items() if re.match(rf"(.*\.)?({pattern})$", module))
-        alpha = next(named, self.config.get("lora_alpha", _PEFT_ALPHA))
-        return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+        stated = next(named, self.config.get("lora_alpha", _PEFT_ALPHA))
+        return stated / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
     def factors(self, placed: Mapping[str, str]) -> Iterator[tuple[str, float, torch.Tensor, torch.Tensor]]:
         """What to add to which weight: (its name, strength, A [rank, in], B [out, rank]), tensors as they are stored.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -39,6 +40,8 @@ class Schedule:
 
     def mu(self, target_tokens: int) -> float:
         """The shift for that many target tokens, all target layers together; rounded as diffusers rounds it."""
+        if self.shift is not None:
+            return math.log(self.shift)
         slope = (self.max_shift - self.base_shift) / (self.max_tokens - self.base_tokens)
         return target_tokens * slope + (self.base_shift - slope * self.base_tokens)
 

@@ -69,11 +69,11 @@ class Settings:
 
     def steps_for(self, task_id: str | None) -> int:
         """Euler steps for a task; None is a free instruction."""
-        return int(self.sampling.get(task_id, {}).get("steps", self.steps))
+        return int(self.sampling.get(task_id or "", {}).get("steps", self.steps))
 
     def guidance_for(self, task_id: str | None) -> float:
         """Guidance scale for a task; None is a free instruction."""
-        return float(self.sampling.get(task_id, {}).get("guidance", self.guidance))
+        return float(self.sampling.get(task_id or "", {}).get("guidance", self.guidance))
 
     def to_json(self) -> dict[str, Any]:
         """The content of an `omnialpha.json`. The schedule is not in it: diffusers' scheduler config holds that."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import OmniAlphaError
 from ..json_files import read_json
+from .weights import TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")  # a tensor, or what a file's header says of it
 
 LATENT_CHANNELS = 16
 STATISTICS = ("latents_mean", "latents_std")  # of each latent channel, in the VAE's config.json
@@ -50,7 +53,7 @@ def key_layout(weights: Collection[str]) -> str | None:
     return next((name for name, marks in _MARKS.items() if all(mark in weights for mark in marks)), None)
 
 
-def to_wan(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_wan(weights: Mapping[str, T]) -> dict[str, T]:
     """The same tensors under Wan's names, which ComfyUI's loader wants. Takes either layout.
 
     Raises:
@@ -59,7 +62,7 @@ def to_wan(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return _renamed(weights, "wan")
 
 
-def to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_diffusers(weights: Mapping[str, T]) -> dict[str, T]:
     """The same tensors under diffusers' names. Takes either layout.
 
     Raises:
@@ -68,7 +71,7 @@ def to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return _renamed(weights, "diffusers")
 
 
-def channels(weights: Mapping[str, Tensor]) -> tuple[int, int]:
+def channels(weights: Mapping[str, Tensor | TensorInfo]) -> tuple[int, int]:
     """Picture channels that the VAE reads and writes, from the tensors: config files have been seen to be wrong.
 
     Raises:
@@ -81,7 +84,7 @@ def channels(weights: Mapping[str, Tensor]) -> tuple[int, int]:
         raise OmniAlphaError(f"The VAE's first or last convolution is missing or damaged ({error}).") from error
 
 
-def is_rgba(weights: Mapping[str, Tensor]) -> bool:
+def is_rgba(weights: Mapping[str, Tensor | TensorInfo]) -> bool:
     """Does the VAE read and write four channels?
 
     Raises:
@@ -134,7 +137,7 @@ def _layout(weights: Collection[str]) -> str:
     return layout
 
 
-def _renamed(weights: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
+def _renamed(weights: Mapping[str, T], layout: str) -> dict[str, T]:
     """`weights` with its keys in `layout`, in the order of the file."""
     if _layout(weights) == layout:
         return dict(weights)
@@ -182,7 +185,7 @@ def _resample(ours: str, wan: str) -> Iterator[tuple[str, str]]:
         yield f"{ours}.{part}", f"{wan}.{part}"
 
 
-def read_statistics(folder: Path) -> dict[str, list[float]]:
+def read_statistics(folder: Path) -> Mapping[str, list[float]]:
     """`latents_mean` and `latents_std` of the VAE in a folder; empty where its config.json says nothing.
 
     Raises:

@@ -143,11 +143,11 @@ def demo(
     from ..pipeline import load
 
     started = time.monotonic()
-    checkpoint = Checkpoint(checkpoint).check()
-    settings, pictures = checkpoint.settings, load_scenes(scenes, data)
+    opened = Checkpoint(checkpoint).check()
+    settings, pictures = opened.settings, load_scenes(scenes, data)
     plans = [(task, k, _plan(settings, task, scene, k, seed + k)) for task in TASKS for k, scene in enumerate(pictures)]
     with new_folder(out) as out:
-        pipeline = load(checkpoint, find_device("auto"))
+        pipeline = load(opened, find_device("auto"))
         sheet = Sheet("OmniAlpha: layers from pictures the model never saw", _COLUMNS)
         results: dict[str, dict] = {task: {"scenes": []} for task in TASKS}
         total = sum(plan.steps * plan.passes for _, _, plan in plans)
@@ -155,7 +155,7 @@ def demo(
             for task, k, plan in plans:
                 bar.set_description(task)
                 layers = pipeline.run(plan, lambda step, steps, preview: bar.update(1))
-                _write(out / f"{task}-{k + 1}", pictures[k], plan, layers, checkpoint)
+                _write(out / f"{task}-{k + 1}", pictures[k], plan, layers, opened)
                 results[task]["scenes"].append({m.name: m.value(pictures[k], layers) for m in measures(task)})
                 # Another scene in every row, so that the sheet shows them all and picks none.
                 if k == TASKS.index(task) % scenes:
@@ -193,6 +193,7 @@ def _plan(settings: Settings, task_id: str, scene: Scene, k: int, seed: int) -> 
 
 def _write(place: Path, scene: Scene, plan: Plan, layers: Layers, checkpoint: Checkpoint) -> None:
     """One run's layers with what went in, in a folder of their own."""
+    assert plan.task, "the demo asks for tasks, not for instructions of its own"
     place.mkdir()
     write_layers(layers, plan.names, place, plan.record() | checkpoint.record())
     for name, layer in zip(("image", "guide"), _given(plan.task, scene)):

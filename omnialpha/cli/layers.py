@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..checks import size_of
+
 LAYERS_HELP = """\
 Converts layers between PNG, PSD and OpenRaster, and picks, orders and merges them on the way. Several sources are laid
 over each other in the order given, back to front. Nothing is ever overwritten."""
@@ -97,7 +99,7 @@ def _refine(args) -> None:
         raise OmniAlphaError(f"{out} exists and is not overwritten. Choose another name.")
     device = find_device(args.device)
     picture, matte = read_layer(args.picture), read_layer(args.matte)
-    seen = seen_size(picture.shape[1:], args.worked_at) if args.worked_at else None
+    seen = seen_size(size_of(picture), args.worked_at) if args.worked_at else None
     trimap = as_plane(args.trimap).to(device) if args.trimap else None
     layer = refine(picture[:3].to(device), matte.to(device), seen, trimap).cpu()
     write_new(out, lambda file: FORMATS[format].write(layer, file))

@@ -221,12 +221,13 @@ def _tasks(args) -> None:
         extra = [{"trained": trained[row["id"]]} if trained else {} for row in rows]
         print(json.dumps([row | more for row, more in zip(rows, extra)], indent=2, ensure_ascii=False))
         return
+    marks: dict[bool | None, str] = {True: "  trained", False: "  not trained"}
     for family, tasks in by_family().items():
         print(f"\n{family.capitalize()}")
         for task in tasks:
             takes = [*task.inputs] + ([] if task.text == "none" else ["text" if task.needs_text else "(text)"])
             arrow = f"{' + '.join(takes)} -> {' + '.join(task.targets)}"
-            mark = {True: "  trained", False: "  not trained"}.get(trained.get(task.id), "")
+            mark = marks.get(trained.get(task.id), "")
             print(f"  {task.id:27}{arrow:52}{mark}".rstrip())
             print(f"      {task.help}")
     print("\n(text) is optional. The first picture is --image, the second one --guide:")

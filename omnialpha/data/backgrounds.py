@@ -105,13 +105,13 @@ def crop_photo(photo: Image.Image, size: tuple[int, int], rng: np.random.Generat
     largest = min(photo.width / width, photo.height / height)
     scale = largest * rng.uniform(min(1.0, 1 / largest), 1) if largest > 1 else largest
     crop_w, crop_h = int(width * scale), int(height * scale)
-    left, top = rng.integers(photo.width - crop_w + 1), rng.integers(photo.height - crop_h + 1)
+    left, top = int(rng.integers(photo.width - crop_w + 1)), int(rng.integers(photo.height - crop_h + 1))
     crop = photo.resize((width, height), Image.Resampling.LANCZOS, box=(left, top, left + crop_w, top + crop_h))
     pixels = np.asarray(crop, np.float32) / 255
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     if height == width:
-        pixels = np.rot90(pixels, rng.integers(4))
+        pixels = np.rot90(pixels, int(rng.integers(4)))
     if rng.random() < 0.5:
         pixels = ((pixels - 0.5) * rng.uniform(0.6, 1.2) + 0.5 + rng.uniform(-0.15, 0.15)) * rng.uniform(0.7, 1.3, 3)
     return np.clip(pixels, 0, 1).astype(np.float32)
@@ -124,7 +124,7 @@ def smooth_noise(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     for cells in (2, 4, 8, 16, 32):
         if rng.random() < 0.75:
             grid = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
-            total += np.asarray(grid.resize(size[::-1], Image.Resampling.BICUBIC)) * cells**-fall
+            total += np.asarray(grid.resize((size[1], size[0]), Image.Resampling.BICUBIC)) * cells**-fall
     low, high = total.min(), total.max()
     return (total - low) / (high - low + 1e-6)
 

@@ -22,6 +22,7 @@ from .records import Record, StackRecord, Supervised, Triplet, read_records
 
 SOFT_TAGS = {"hair", "blur", "glass", "fade", "shadow"}  # tags that claim half-transparent pixels
 PER_REASON = 20  # ids in the report
+NUMBERS = "only records whose pictures were measured are judged by numbers"
 ROWS = 4  # rows of kept records on the sheet
 
 
@@ -47,14 +48,17 @@ class FilterLimits:
 
 
 def _empty(record: Record, found: Measures, limits: FilterLimits) -> str:
+    assert found.visible is not None, NUMBERS
     return f"{found.visible:.2%} of the canvas shows something" if found.visible < limits.visible else ""
 
 
 def _full(record: Record, found: Measures, limits: FilterLimits) -> str:
+    assert found.solid is not None, NUMBERS
     return "the object leaves no transparent surround" if found.solid > 1 - limits.visible else ""
 
 
 def _hard(record: Record, found: Measures, limits: FilterLimits) -> str:
+    assert found.soft is not None, NUMBERS
     claimed = sorted(SOFT_TAGS & set(getattr(record, "tags", ())))
     if not claimed or found.soft >= limits.soft_share:
         return ""
@@ -71,7 +75,7 @@ def _apart(record: Record, found: Measures, limits: FilterLimits) -> str:
     return f"foreground over background is off by {found.error * 255:.1f}/255 on average"
 
 
-# reason -> what is wrong in particular, "" for nothing
+# reason -> what is wrong in particular, "" for nothing; asked about records that have the numbers of `Measures`
 CHECKS: dict[str, Callable[[Record, Measures, FilterLimits], str]] = {
     "empty alpha": _empty,
     "full alpha": _full,

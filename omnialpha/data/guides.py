@@ -23,7 +23,10 @@ def draw_trimap(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     The unknown band is every pixel of neither kind, widened by a random Euclidean distance of 1 px up to a sixteenth
     of the shorter side, to both sides.
     """
-    from scipy.ndimage import distance_transform_edt as distance
+    from scipy.ndimage import distance_transform_edt
+
+    def distance(mask: np.ndarray) -> np.ndarray:
+        return np.asarray(distance_transform_edt(mask))
 
     reach = rng.uniform(1, max(2, min(alpha.shape) / 16))
     inside, outside = alpha >= 250 / 255, alpha <= 4 / 255

@@ -47,7 +47,7 @@ class Measures:
     soft: float | None = None
     error: float | None = None
     hash: str | None = None
-    colour: tuple[float, float, float] | None = None
+    colour: tuple[float, ...] | None = None
 
 
 def measure_all(
@@ -110,7 +110,7 @@ def measure(record: Record, stamp: str = "") -> Measures:
         front, back, shown = reduce(lambda low, top: over(top, low), pictures[1:-1]), pictures[0], pictures[-1]
     else:
         by_role = dict(zip(record.pictures, pictures))
-        front, back, shown = (by_role.get(role) for role in ("foreground", "background", "composite"))
+        front, back, shown = by_role["foreground"], by_role.get("background"), by_role.get("composite")
     alpha, error = front[..., 3], None
     if back is not None and shown is not None:
         error = float(np.abs(composite(front, back[..., :3]) - shown[..., :3]).mean())
@@ -159,11 +159,11 @@ def near_duplicates(found: Sequence[Measures], bits: int, colour: float = 4 / 25
     buckets: dict[tuple[int, int], list[int]] = {}
 
     def same(one: Measures, other: Measures) -> bool:
-        apart = (int(one.hash, 16) ^ int(other.hash, 16)).bit_count()
-        return apart <= bits and max(abs(a - b) for a, b in zip(one.colour, other.colour)) <= colour
+        apart = (int(one.hash or "", 16) ^ int(other.hash or "", 16)).bit_count()
+        return apart <= bits and max(abs(a - b) for a, b in zip(one.colour or (), other.colour or ())) <= colour
 
     for place, measures in enumerate(found):
-        shown = int(measures.hash[:16], 16)
+        shown = int((measures.hash or "")[:16], 16)
         keys = [(low, shown >> low & mask) for low, mask in pieces]
         near = sorted({old for key in keys for old in buckets.get(key, ())})
         twin = next((old for old in near if same(found[old], measures)), None)

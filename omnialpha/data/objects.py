@@ -155,7 +155,8 @@ def _draw_glyph(entry: ObjectFile) -> Image.Image:
     for canvas, stroke in ((mask, outline), (inner, 0)):
         pen = ImageDraw.Draw(canvas)
         pen.text((side / 2, side / 2), entry.glyph, fill=255, font=font, anchor="mm", stroke_width=stroke)
-    image = Image.composite(*(Image.new("RGB", (side, side), colour) for colour in colours), inner)
+    inside, around = (Image.new("RGB", (side, side), colour) for colour in colours)
+    image = Image.composite(inside, around, inner)
     image.putalpha(mask)
     return image.resize((side // 2, side // 2), Image.Resampling.LANCZOS)
 
@@ -170,7 +171,7 @@ def load_object(entry: ObjectFile, size: int) -> np.ndarray:
         OmniAlphaError: unreadable, without alpha, or nothing is visible in it.
     """
     image = open_object(entry)
-    box = image.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox()
+    box = image.getchannel("A").point([255 if alpha > 8 else 0 for alpha in range(256)]).getbbox()
     if box is None:
         raise OmniAlphaError(f"{entry.path} shows nothing: its alpha is empty.")
     image = image.crop(box).convert("RGBa")

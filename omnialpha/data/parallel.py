@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from ..errors import OmniAlphaError
 
-Item, Answer = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 def spread(work: Callable[[Item], Answer], jobs: Iterable[Item], workers: int) -> Iterator[Answer]:
@@ -42,4 +43,5 @@ def _follow_parent() -> None:
     """A worker ends when its parent was killed, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
+    assert parent, "only workers call this"
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ..checkpoint.settings import Settings
+from ..checks import size_of
 from ..data.examples import Example, SizeRule, derive
 from ..data.records import Record
 from ..layers.compositing import trimap
@@ -88,7 +89,7 @@ def draw_answer(pipeline, case: Case, sample: int = 0, **options) -> list[Tensor
         ask = {"instruction": case.instruction, "images": case.inputs, "num_targets": len(case.targets)}
     layers = pipeline(**ask, seed=noise, **options)
     pairs = zip(layers, case.targets)
-    return [layer if layer.shape == true.shape else resize(layer, true.shape[1:]) for layer, true in pairs]
+    return [layer if layer.shape == true.shape else resize(layer, size_of(true)) for layer, true in pairs]
 
 
 def refine_answer(case: Case, layers: list[Tensor]) -> list[Tensor]:
@@ -103,7 +104,7 @@ def refine_answer(case: Case, layers: list[Tensor]) -> list[Tensor]:
 def _working_size(settings: Settings, case: Case) -> tuple[int, int]:
     """(H, W) for layers drawn from words alone: the truth's shape, at the checkpoint's pixel budget."""
     rule = SizeRule(settings.pixel_budget, settings.size_multiple)
-    return rule.size(*case.targets[0].shape[1:], len(case.targets))
+    return rule.size(*size_of(case.targets[0]), layers=len(case.targets))
 
 
 def _number(seed: int, name: str) -> int:

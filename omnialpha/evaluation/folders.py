@@ -35,8 +35,10 @@ def compare_folders(
         OmniAlphaError: a folder is not there, or no two names are alike.
     """
     folders = [_pictures(folder) for folder in (predicted, truth, *([trimaps] if trimaps else []))]
-    wanted = {name: [files.get(name) for files in folders] for files in folders[:2] for name in files}
-    pairs = {name: files for name, files in sorted(wanted.items()) if None not in files}
+    wanted: dict[str, list[Path | None]] = {
+        name: [files.get(name) for files in folders] for files in folders[:2] for name in files
+    }
+    pairs = {name: [file for file in files if file] for name, files in sorted(wanted.items()) if None not in files}
     if not pairs:
         raise OmniAlphaError(f"No picture has the same name in {predicted} and {truth}: nothing to compare.")
     names = ("predicted", "true", "trimap")

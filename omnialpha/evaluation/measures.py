@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import metrics
+from ..checks import size_of
 from ..layers.compositing import grey_layer, opaque
 from ..layers.resizing import resize
 from ..tasks import TASKS
@@ -166,7 +167,7 @@ def _copied(case: Case) -> Layers:
     """The input's picture for every layer; grey where there is no picture."""
     if not case.inputs:
         return [grey_layer(torch.full_like(truth[3], 0.5)) for truth in case.targets]
-    return [resize(case.inputs[0], truth.shape[1:]) for truth in case.targets]
+    return [resize(case.inputs[0], size_of(truth)) for truth in case.targets]
 
 
 def _opaque(case: Case) -> Layers:

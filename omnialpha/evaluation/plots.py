@@ -105,7 +105,8 @@ def _task_figure(results: Results, task: str, methods: Sequence[str]):
         row = measure(name, task)
         for k, method in enumerate(methods):
             values = sorted(value * row.factor for value in results.values(task, method, name).values())
-            error = results.summary_of(task, method, name)["standard_error"] * row.factor
+            summary = results.summary_of(task, method, name)
+            error = summary["standard_error"] * row.factor if summary else 0.0
             label, colour = METHODS.get(method, method), _colour(method)
             bars.barh(k, sum(values) / len(values), xerr=error, color=colour, ecolor="#555", capsize=3)
             curves.plot(

@@ -59,9 +59,9 @@ class Results:
         """The model against a method on the records both did: both means, the mean difference, its standard error."""
         ours, theirs = self.values(task, "model", name), self.values(task, method, name)
         shared = [record for record in ours if record in theirs]
-        if not shared:
-            return None
         difference = _summary([ours[record] - theirs[record] for record in shared])
+        if difference is None:
+            return None
         return {
             "model": fmean(ours[record] for record in shared),
             method: fmean(theirs[record] for record in shared),
@@ -73,9 +73,10 @@ class Results:
     def beats(self, task: str, method: str) -> bool | None:
         """Is the model better than a method in the mean, by every measure that decides? None where it was not run."""
         pairs = [(measure(name, task), self.paired(task, method, name)) for name in deciding(task)]
-        if not all(pair for _, pair in pairs):
+        done = [(row, pair) for row, pair in pairs if pair]
+        if len(done) < len(pairs):
             return None
-        return all(pair["difference"] > 0 if row.higher_is_better else pair["difference"] < 0 for row, pair in pairs)
+        return all(pair["difference"] > 0 if row.higher_is_better else pair["difference"] < 0 for row, pair in done)
 
     def problems(self) -> list[dict[str, str]]:
         """What was left out, and why: {"record", "task", "reason"}, with "method" where only that failed."""

@@ -174,6 +174,6 @@ def _whole(node: ElementTree.Element, key: str, path, default: int | None = None
     if text is None and default is not None:
         return default
     try:
-        return int(text)
-    except (TypeError, ValueError):
+        return int(text or "")
+    except ValueError:
         raise OmniAlphaError(f"{path}: <{node.tag}> has {key} = {text!r}; expected a whole number of pixels.") from None

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def _read(source: Callable, name: str | Path) -> Tensor:
     image = _load(image, name)
     if rawmode is None:
         return from_pil(image)
-    low = _open(source(), name)
+    low: Any = _open(source(), name)  # PIL's opened files have tiles, its pictures in general have none
     low.tile = [(*tile[:3], _with_rawmode(tile[3], _LOW_BYTES[rawmode])) for tile in low.tile]
     return _deep_layer(image, _load(low, name), rawmode)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import Size, check_finite, check_layer
+from ..checks import Size, check_finite, check_layer, size_of
 from ..errors import OmniAlphaError
 from .pictures import MAX_PIXELS
 
@@ -46,7 +46,7 @@ class Stack:
     @property
     def size(self) -> Size:
         """(height, width) of the canvas."""
-        return tuple(self.layers[0].shape[1:])
+        return size_of(self.layers[0])
 
 
 def place(pixels: Tensor, left: int, top: int, canvas: Size) -> Tensor:

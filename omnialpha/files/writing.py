@@ -39,7 +39,7 @@ def writing(path: Path, advice: str = _ADVICE) -> Iterator[None]:
         raise DiskError(f"Could not write {path}: {error.strerror or error}. {advice}") from error
 
 
-def write_new(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_new(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Makes a new file, whole or not at all; one that exists, or comes to be meanwhile, is left alone.
 
     Args:
@@ -56,7 +56,7 @@ def write_new(path: Path, write: Callable[[BinaryIO], None]) -> None:
             raise OmniAlphaError(f"{path} exists and is not overwritten. Choose another name.")
 
 
-def write_over(path: Path, content: bytes | str | Callable[[BinaryIO], None]) -> None:
+def write_over(path: Path, content: bytes | str | Callable[[BinaryIO], Any]) -> None:
     """Makes a file, whole or not at all, in place of the one of that name. For files that are ours to write again.
 
     Args:

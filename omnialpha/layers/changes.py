@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import Size
+from ..checks import Size, size_of
 from .closed_form import cell_means
 from .regions import grow, reached, shrink
 from .resizing import resize
@@ -105,9 +105,10 @@ def patch_weight(region: Tensor, guide: Tensor | None, size: Size) -> Tensor:
         guide: [H, W] in [0, 1], a guide that has changed as a whole, if there is one.
         size: (H, W).
     """
-    finer = tuple(min(FINER * cells, side) for cells, side in zip(region.shape, size, strict=True))
+    high, wide = (min(FINER * cells, side) for cells, side in zip(region.shape, size, strict=True))
+    finer = high, wide
     if guide is not None:
-        edge = cell_means(guide, tuple(region.shape)) > TOUCHED
+        edge = cell_means(guide, size_of(region)) > TOUCHED
         region = region & ~edge
     found = F.interpolate(region.float()[None, None], size=finer, mode="nearest-exact")[0, 0] > 0
     if guide is not None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import Size
+from ..checks import Size, size_of
 from .regions import grow
 
 TILE = 16  # pixels along the side of a tile
@@ -68,14 +68,14 @@ def solve(
     """
     tiles = Tiles(grow(band, REACH))
     like = torch.empty(0, dtype=weights.dtype, device=picture.device)
-    found, gap = start.to(like), coarse.to(like) - cell_means(start.to(like), tuple(coarse.shape))
+    found, gap = start.to(like), coarse.to(like) - cell_means(start.to(like), size_of(coarse))
     stretches = [(max(0, first - COMMON), min(first + MOST, tiles.count)) for first in range(0, tiles.count, MOST)]
     for number, ends in enumerate(stretches):
         part = tiles.part(*ends)
         laplacian = Laplacian(picture, part, weights.smoothness, weights.dtype)
         inside = part.inside()
         known = _KNOWN * (1 - (part.take(band) & inside).to(like))
-        hint = Cells(tuple(coarse.shape), tuple(start.shape), part, like)
+        hint = Cells(size_of(coarse), size_of(start), part, like)
 
         def apply(change: Tensor, laplacian=laplacian, known=known, hint=hint) -> Tensor:
             image = laplacian(change).addcmul_(known, change)
@@ -129,7 +129,7 @@ class Tiles:
     """
 
     def __init__(self, region: Tensor):
-        self.size: Size = tuple(region.shape)
+        self.size = size_of(region)
         held = F.max_pool2d(F.pad(region[None].float(), self._overhang()), TILE)[0] > 0
         self.rows, self.columns = (held.nonzero() * TILE).unbind(1)
         self.count = len(self.rows)
@@ -206,7 +206,7 @@ class Laplacian:
         side = TILE + 2  # windows: those of the tile's pixels and one more around
         pixels = lambda planes, y, x: planes[..., 1 + y : 1 + y + side, 1 + x : 1 + x + side, :]  # noqa: E731
         valid = [pixels(inside, *place) for place in _NEAR]
-        count = sum(valid).clamp_min(1)  # pixels of each window; fewer at the picture's edge
+        count = torch.as_tensor(sum(valid)).clamp_min(1)  # pixels of each window; fewer at the picture's edge
         mean = sum(pixels(colours, *place) * there for place, there in zip(_NEAR, valid, strict=True)) / count
         apart = [(pixels(colours, *place) - mean) * there for place, there in zip(_NEAR, valid, strict=True)]
         white = _whitening(apart, count, smoothness)

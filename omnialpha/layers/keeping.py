@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..checks import Size, check_layer, check_size
+from ..checks import Size, check_layer, check_size, size_of
 from ..errors import OmniAlphaError
 from ..progress import Progress, Watch
 from ..tasks import Task
@@ -81,7 +81,7 @@ def keep_pixels(
         ]
     else:
         if "background" in task.targets:
-            kept = decompose(picture, *layers, seen, guide, task.guide_role, watch)
+            kept = decompose(picture, layers[0], layers[1], seen, guide, task.guide_role, watch)
         else:
             kept = [keep_foreground(picture, layers[0], seen, guide=guide, guide_role=task.guide_role, progress=watch)]
     watch(1.0)
@@ -160,7 +160,7 @@ def matte_trimap(alpha: Tensor, seen: Size, mask: Tensor | None = None) -> Tenso
 
     So is what a precise mask [H, W] says otherwise of: the picture decides.
     """
-    width = round(MARGIN * pixels_per_cell(tuple(alpha.shape), seen))
+    width = round(MARGIN * pixels_per_cell(size_of(alpha), seen))
     object_, background = (shrink(sure, width) for sure in (alpha > OBJECT, alpha < BACKGROUND))
     if mask is not None:
         object_, background = object_ & (mask > 0), background & (mask < 1)
@@ -200,7 +200,7 @@ def keep_background(
     Returns:
         [4, H, W], opaque where the picture is opaque all over.
     """
-    size = tuple(picture.shape[1:])
+    size = size_of(picture)
     whole = guide_role != "coarse_mask"
     spots = None if guide is None else cell_means(guide, seen) > TOUCHED
     region = changed(difference(layer, unchanged, seen), spots, whole)
@@ -225,7 +225,7 @@ def keep_object(given: Tensor, composite: Tensor, seen: Size) -> Tensor:
 
     What the model drew of the object, and of its soft rim, is taken out of the composite first. Shapes are [4, H, W].
     """
-    size = tuple(given.shape[1:])
+    size = size_of(given)
     soft = resize_plane(resize_plane(given[3], seen), size)  # as the model saw it
     behind = background_colour(composite[:3], torch.maximum(given[3], soft))
     return over(given, torch.cat([behind, composite[3:]]))

@@ -86,7 +86,8 @@ def _by_trimap(picture: Tensor, start: Tensor, trimap: Tensor, coarse: Tensor, w
     """What is unknown in the trimap, sought on ever larger pictures."""
     levels = [(picture, start, trimap)]
     while int(_soft(levels[-1][2]).sum()) > MANY:
-        levels.append(tuple(_halved(planes) for planes in levels[-1]))
+        finer, begun, known = levels[-1]
+        levels.append((_halved(finer), _halved(begun), _halved(known)))
     found = None
     for level, (picture, start, trimap) in reversed(list(enumerate(levels))):
         band, size = _soft(trimap), tuple(trimap.shape)
@@ -97,9 +98,11 @@ def _by_trimap(picture: Tensor, start: Tensor, trimap: Tensor, coarse: Tensor, w
         start = torch.where(band, start, trimap.round())
         if found is not None:
             band = band & soft
-        means = cell_means(coarse, tuple(min(pair) for pair in zip(coarse.shape, size, strict=True)))
+        high, wide = (min(pair) for pair in zip(coarse.shape, size, strict=True))
+        means = cell_means(coarse, (high, wide))
         part = watch.part(0.0 if found is None else 0.25 ** (level + 1), 0.25**level)
         found = solve(picture, start, band, coarse=means, weights=WITH_TRIMAP, after_step=part).clamp(0, 1)
+    assert found is not None, "the picture itself is a level"
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import Size, check_layer, check_plane, check_size
+from ..checks import Size, check_layer, check_plane, check_size, size_of
 from ..errors import OmniAlphaError
 
 FITS = ("scale", "pad", "exact")
@@ -165,7 +165,7 @@ class Frame:
         return planes[..., top : top + height, left : left + width]
 
     def _check(self, layer: Tensor, size: Size) -> None:
-        found = tuple(check_layer(layer).shape[1:])
+        found = size_of(check_layer(layer))
         if found != tuple(size):
             raise OmniAlphaError(
                 f"This frame takes layers of {_wide(size)} pixels (width x height), got one of {_wide(found)}."

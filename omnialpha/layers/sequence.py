@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ..checks import Size, check_finite, check_layer, check_size
+from ..checks import Size, check_finite, check_layer, check_size, size_of
 from ..errors import OmniAlphaError
 from .resizing import FITS, Frame, fit_size
 
@@ -88,7 +88,7 @@ class LayerSequence:
         pictures are used at their own size. Results go back to input 0's frame, or to the explicit size where there is
         no input. Arguments and errors are those of `fitted`.
         """
-        sources = [tuple(layer.shape[1:]) for layer in self.layers]
+        sources = [size_of(layer) for layer in self.layers]
         pixels = pixel_budget / (len(sources) + self.targets)
         if not sources:
             return [self._blank_frame(pixels, multiple)]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import Size, check_layer, check_plane, check_size
+from ..checks import Size, check_layer, check_plane, check_size, size_of
 from ..errors import OmniAlphaError
 from .resizing import fit_size
 
@@ -55,7 +55,7 @@ class Window:
     @classmethod
     def over(cls, picture: Size) -> Window:
         """The window that is the whole picture."""
-        return cls(0, 0, *picture, tuple(picture))
+        return cls(0, 0, picture[0], picture[1], (picture[0], picture[1]))
 
     @property
     def size(self) -> Size:
@@ -93,7 +93,7 @@ class Window:
         return result
 
     def _check(self, planes: Tensor, size: Size, name: str) -> None:
-        found = tuple(planes.shape[-2:])
+        found = size_of(planes)
         if found != tuple(size):
             raise OmniAlphaError(f"Expected {name}'s {_wide(size)} pixels (width x height), got {_wide(found)}.")
 
@@ -119,7 +119,7 @@ def find_window(support: Tensor, sizes: Sequence[Size], margin: float = MARGIN) 
     """
     if support.ndim != 2 or support.dtype != torch.bool:
         raise OmniAlphaError(f"A support is a bool tensor [height, width], got {support.dtype} {list(support.shape)}.")
-    height, width = picture = tuple(support.shape)
+    height, width = picture = size_of(support)
     if not support.any():
         return Window.over(picture)
     (top, bottom), (left, right) = (_span(support.any(dim=axis)) for axis in (1, 0))

@@ -6,6 +6,7 @@ headers before a single tensor is read, so that the wrong model is refused in a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def transformer_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return config
 
 
-def build_transformer(config: dict[str, Any]) -> torch.nn.Module:
+def build_transformer(config: dict[str, Any]) -> Any:
     """A QwenImageTransformer2DModel without values (on the meta device).
 
     Raises:
@@ -89,7 +90,7 @@ def shapes_of(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def compare(expected: dict[str, tuple[int, ...]], found: dict[str, TensorInfo]) -> list[str]:
+def compare(expected: dict[str, tuple[int, ...]], found: Mapping[str, TensorInfo]) -> list[str]:
     """Differences between the tensors a model needs and those that files hold, in words."""
     problems = [f"{name} is missing" for name in expected if name not in found]
     problems += [
@@ -136,7 +137,7 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return torch.bfloat16 if "BF16" in dtypes else torch.float32
 
 
-def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype, axis: str = "bil") -> torch.nn.Module:
+def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype, axis: str = "bil") -> Any:
     """QwenImageTransformer2DModel of a checkpoint with layer positions, in evaluation mode.
 
     Args:
@@ -151,7 +152,7 @@ def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype, axis: str = "bi
     return model.requires_grad_(False).eval()
 
 
-def load_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
+def load_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
     """Qwen2_5_VLForConditionalGeneration of a checkpoint, in evaluation mode.
 
     Raises:
@@ -164,7 +165,7 @@ def load_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Mo
     checkpoint.headers("text_encoder")  # a cut-off file is named as one
     try:
         config = Qwen2_5_VLConfig.from_dict(_for_any_transformers(checkpoint.config("text_encoder")))
-        model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             path,
             config=config,
             dtype=dtype,
@@ -173,6 +174,7 @@ def load_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Mo
             trust_remote_code=False,
             output_loading_info=True,
         )
+        model, report = loaded
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise OmniAlphaError(f"The text encoder in {path} cannot be loaded: {str(error).strip()}") from error
     # The head that turns states into words is never used here, and often tied to the embeddings rather than stored.
@@ -194,7 +196,7 @@ def _for_any_transformers(config: dict[str, Any]) -> dict[str, Any]:
 
     inner = config.get("text_config")
     rope = inner.get("rope_parameters") if isinstance(inner, dict) else None
-    if int(transformers.__version__.split(".")[0]) >= 5 or not isinstance(rope, dict):
+    if int(transformers.__version__.split(".")[0]) >= 5 or not isinstance(inner, dict) or not isinstance(rope, dict):
         return config
     spelled = {"rope_scaling": {"type": "default", **rope}, "rope_theta": rope.get("rope_theta", 1e6)}
     return {**config, "text_config": {**inner, **spelled}}
@@ -229,4 +231,4 @@ def load_scheduler(checkpoint: Checkpoint):
         "shift_terminal": 0.02,
         "time_shift_type": "exponential",
     }
-    return FlowMatchEulerDiscreteScheduler.from_config(config)
+    return FlowMatchEulerDiscreteScheduler.from_config(dict(config))

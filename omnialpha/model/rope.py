@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +136,7 @@ class LayerRope(nn.Module):
         return f"axes_dim={self.axes_dim}, theta={self.theta}, axis={self.axis!r}"
 
 
-def install_rope(transformer: nn.Module, axis: str = "bil") -> nn.Module:
+def install_rope(transformer: Any, axis: str = "bil") -> Any:
     """Give a QwenImageTransformer2DModel layer positions, in place.
 
     Args:

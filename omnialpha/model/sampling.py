@@ -81,6 +81,7 @@ def guide(cond: Tensor, uncond: Tensor | None, scale: float) -> Tensor:
         raise OmniAlphaError(f"Guidance must be a finite number, got {scale}.")
     if scale <= 1:
         return cond
+    assert uncond is not None, "guidance above 1 compares with a prediction without the prompt"
     combined = uncond + scale * (cond - uncond)
     length = torch.linalg.vector_norm(cond, dim=-1, keepdim=True)
     combined_length = torch.linalg.vector_norm(combined, dim=-1, keepdim=True)

@@ -117,11 +117,11 @@ def _decode(self, z: Tensor, return_dict: bool = True):
 def tiling(vae: AutoencoderKLQwenImage, tile: bool | None) -> Iterator[None]:
     """Within it, a VAE with the fast path tiles always (True), never (False), or as it would without (None)."""
     before = vars(vae).get("_force_tiles")
-    vae._force_tiles = before if tile is None else tile
+    vars(vae)["_force_tiles"] = before if tile is None else tile
     try:
         yield
     finally:
-        vae._force_tiles = before
+        vars(vae)["_force_tiles"] = before
 
 
 def _tiles(vae: AutoencoderKLQwenImage, pixels: int) -> bool:
@@ -159,6 +159,7 @@ def run_tiled(
                 result = part.new_empty(*part.shape[:-2], *(cells * scale_out for cells in grid))
             core = tuple(_scaled(span, scale_out) for span in (rows, columns))
             result[(..., *core)] = part[(..., *(_scaled(span, scale_out) for span in inside))]
+    assert result is not None, "a grid has cells"
     return result
 
 

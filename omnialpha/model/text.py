@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -52,8 +52,8 @@ def edit_template() -> str:
     """The edit template with `{}` where the prompt goes, worded as the installed diffusers has it."""
     from diffusers import QwenImageEditPlusPipeline
 
-    # The wording is set in the constructor; no component takes part in that.
-    return QwenImageEditPlusPipeline(*[None] * 6).prompt_template_encode
+    nothing: list[Any] = [None] * 6  # the wording is set in the constructor, and no component takes part in that
+    return QwenImageEditPlusPipeline(*nothing).prompt_template_encode
 
 
 def check_words(instruction: str) -> str:

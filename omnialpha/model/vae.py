@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -83,9 +83,9 @@ def vae_from_weights(
         )
     try:
         base_dim, z_dim = weights["encoder.conv_in.weight"].shape[0], weights["post_quant_conv.weight"].shape[0]
-        check_statistics(statistics or {}, "The VAE", z_dim)
+        stated: Mapping[str, Any] = check_statistics(statistics or {}, "The VAE", z_dim)
         with torch.device("meta"):
-            vae = AutoencoderKLQwenImage(base_dim=base_dim, z_dim=z_dim, input_channels=4, **(statistics or {}))
+            vae = AutoencoderKLQwenImage(base_dim=base_dim, z_dim=z_dim, input_channels=4, **stated)
         vae.load_state_dict(weights, assign=True)
     except (KeyError, IndexError, RuntimeError) as error:
         raise OmniAlphaError(
@@ -120,7 +120,8 @@ def encode_layers(vae: AutoencoderKLQwenImage, layers: Iterable[Tensor], tile: b
         for index, layer in enumerate(layers):
             _check_picture(layer, f"Layer {index + 1} to encode")
             picture = layer.to(_device(vae), vae.dtype)[None, :, None] * 2 - 1
-            raw = vae.encode(picture).latent_dist.mode()[0, :, 0].float()
+            encoded: Any = vae.encode(picture)  # diffusers' type allows for a tuple, which it is not unless asked for
+            raw = encoded.latent_dist.mode()[0, :, 0].float()
             latents.append((check_finite(raw, f"Encoded layer {index + 1}") - mean) / std)
     return latents
 
@@ -145,14 +146,16 @@ def decode_layers(vae: AutoencoderKLQwenImage, latents: Iterable[Tensor], tile: 
         for index, latent in enumerate(latents):
             _check_latent(latent, len(mean), f"Latent {index + 1} to decode")
             raw = (latent.to(mean) * std + mean).to(vae.dtype)
-            picture = vae.decode(raw[None, :, None]).sample[0, :, 0].float().cpu()
+            decoded: Any = vae.decode(raw[None, :, None])
+            picture = decoded.sample[0, :, 0].float().cpu()
             layers.append(((check_finite(picture, f"Decoded layer {index + 1}") + 1) / 2).clamp(0, 1))
     return layers
 
 
 def _statistics_of(vae: AutoencoderKLQwenImage) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the latents, float32 [16, 1, 1] each, on the device that the VAE runs on."""
-    values = (vae.config.latents_mean, vae.config.latents_std)
+    config: Any = vae.config
+    values = (config.latents_mean, config.latents_std)
     mean, std = (torch.tensor(value, dtype=torch.float32, device=_device(vae))[:, None, None] for value in values)
     return mean, std
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,7 +57,7 @@ def build_tokenizer(names: Iterable[str], vocabulary: int = 2048):
     backend = tokenizer.backend_tokenizer
     backend.train_from_iterator(corpus, trainer)
     learned = json.loads(backend.to_str())["model"]
-    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in learned["merges"]]
+    merges: Any = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in learned["merges"]]
     return Qwen2Tokenizer(
         vocab=learned["vocab"], merges=merges, extra_special_tokens=list(SPECIAL[1:]), model_max_length=4096
     )
@@ -151,9 +152,10 @@ def build_transformer(sizes: Architecture = Architecture()):  # noqa: B008 - nev
         attention_head_dim=sizes.head_dim,
         num_attention_heads=sizes.heads,
         joint_attention_dim=sizes.text_width,
-        axes_dims_rope=tuple(sizes.rope_axes),
+        axes_dims_rope=sizes.rope_axes,
     )
-    zero = [part[1] for block in model.transformer_blocks for part in (block.img_mod, block.txt_mod)]
+    blocks: Any = model.transformer_blocks
+    zero = [part[1] for block in blocks for part in (block.img_mod, block.txt_mod)]
     for linear in (*zero, model.norm_out.linear, model.proj_out):
         nn.init.zeros_(linear.weight)
         nn.init.zeros_(linear.bias)

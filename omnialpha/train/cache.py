@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,7 +150,7 @@ def encode_job(vae, job: ShardJob, config: CacheConfig, most: int | None = None)
     """A shard's tensors; `most` looks at the first few records only."""
     rule = SizeRule(config.pixel_budget, config.size_multiple)
     records = job.records[:most]
-    pictures = _triplet_pictures if isinstance(records[0], Triplet) else _listed_pictures
+    pictures: Any = _triplet_pictures if isinstance(records[0], Triplet) else _listed_pictures  # a shard holds one kind
     layers, index = pictures(records, job, rule, config)
     tensors = {f"index.{role}": torch.tensor(rows) for role, rows in index.items()}
     for role, stack in layers.items():
@@ -188,7 +189,7 @@ def _triplet_pictures(records: Sequence[Triplet], job: ShardJob, rule: SizeRule,
             if name not in known:
                 pixels = read_rgba(record.pictures[role]) if pixels is None else pixels
                 known[name] = len(layers[role])
-                size = rule.size(*pixels.shape[:2], job.layers)
+                size = rule.size(pixels.shape[0], pixels.shape[1], job.layers)
                 layers[role].append(resize(to_layer(pixels), size))
                 for guide in GUIDES if role == "foreground" else ():
                     if guide in roles:
@@ -230,9 +231,10 @@ def _claim(out: Path, config: CacheConfig, vae) -> None:
 
 
 def _statistics(vae) -> tuple[torch.Tensor, torch.Tensor]:
-    return tuple(
+    mean, std = (
         torch.tensor(values).view(1, -1, 1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std)
     )
+    return mean, std
 
 
 def _is_latent(key: str) -> bool:

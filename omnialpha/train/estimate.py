@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -23,7 +24,12 @@ TEXT_TOKENS = 320  # of an instruction with one or two pictures at full size; a 
 KEPT = 34
 BACKWARD = 3  # forward + backward, in forwards; one more with checkpointing
 # Full size, for planning without weights: Qwen-Image's published config.json.
-FULL_SIZE = {"num_layers": 60, "num_attention_heads": 24, "attention_head_dim": 128, "joint_attention_dim": 3584}
+FULL_SIZE: dict[str, Any] = {
+    "num_layers": 60,
+    "num_attention_heads": 24,
+    "attention_head_dim": 128,
+    "joint_attention_dim": 3584,
+}
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 0) -> floa
     def timed(times: int) -> float:
         started = time.perf_counter()
         for _ in range(times):
-            a @ a
+            torch.mm(a, a)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - started

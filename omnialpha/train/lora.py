@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ ADAPTER = "default"
 METADATA = "lora_adapter_metadata"  # where diffusers looks for rank and alpha
 
 
-def add_lora(transformer: torch.nn.Module, config: LoraConfig) -> None:
+def add_lora(transformer: Any, config: LoraConfig) -> None:
     """Put adapters on every linear layer whose name ends in one of `config.targets`; alpha = rank, so the scale is 1.
 
     The transformer's own weights are frozen; adapters are float32 and start as no change.

@@ -65,9 +65,10 @@ class Muon(torch.optim.Optimizer):
     def _step_alike(self, params: list[torch.Tensor], shape: torch.Size, group: dict) -> None:
         updates = []
         for param in params:
-            mean = self.state[param].setdefault("momentum", torch.zeros_like(param))
-            mean.lerp_(param.grad, 1 - group["momentum"])
-            updates.append(param.grad.lerp(mean, group["momentum"]).flatten(1))
+            gradient, mean = param.grad, self.state[param].setdefault("momentum", torch.zeros_like(param))
+            assert gradient is not None, "only parameters with a gradient are updated"
+            mean.lerp_(gradient, 1 - group["momentum"])
+            updates.append(gradient.lerp(mean, group["momentum"]).flatten(1))
         directions = orthogonalise(torch.stack(updates).to(self.precision)).to(updates[0].dtype)
         scale = max(1, directions.shape[-2] / directions.shape[-1]) ** 0.5
         for param, direction in zip(params, directions, strict=True):

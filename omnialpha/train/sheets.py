@@ -26,6 +26,7 @@ def draw_sheet(parts, vae, config: TransformerConfig, step: int) -> Sheet:
         config: its `sheet_data` is the data set.
         step: for the title.
     """
+    assert config.sheet_data, "sheets are drawn where `sheet_data` is given"
     training = parts.transformer.training
     pipeline = OmniAlphaPipeline(
         transformer=parts.transformer.eval(),

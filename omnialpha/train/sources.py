@@ -77,6 +77,7 @@ class CacheSource:
     """
 
     def __init__(self, config: TransformerConfig):
+        assert config.cache, "a configuration has a cache or a stream"
         folder = Path(config.cache)
         if not (folder / NOTE).is_file():
             raise OmniAlphaError(f"{folder} is no cache of latents. Make one with: python -m omnialpha train cache")
@@ -140,6 +141,7 @@ class ImageSource:
 
     def __init__(self, config: TransformerConfig, vae, processes: int = 1):
         self.config, self.vae_model, self.processes, part = config, vae, processes, config.stream
+        assert part, "a configuration has a cache or a stream"
         records = [record for data in part.data for record in read_records(data.path, data.images).of_split(data.split)]
         rule = SizeRule(part.pixel_budget, part.size_multiple)
         self.stream = ExampleStream(
@@ -154,6 +156,7 @@ class ImageSource:
     @property
     def encoding(self) -> CacheConfig:
         """How pictures are encoded: sizes, and the VAE."""
+        assert self.config.stream
         return self.config.stream
 
     def captions(self) -> set[str]:

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -80,7 +81,8 @@ def find_state(folder: Path) -> tuple[dict[str, Path], dict] | None:
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor that sharded training (FSDP) has spread over processes, gathered; every process has to call it."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    gather = getattr(tensor, "full_tensor", None)
+    return gather() if gather else tensor
 
 
 def gathered(tensors: Mapping[str, torch.Tensor], main: bool = True) -> dict[str, torch.Tensor]:
@@ -93,7 +95,7 @@ def gathered(tensors: Mapping[str, torch.Tensor], main: bool = True) -> dict[str
     return result
 
 
-def like(value: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+def like(value: torch.Tensor, tensor: Any) -> torch.Tensor:
     """A whole value on the device of `tensor`, and spread over processes as it is."""
     if hasattr(tensor, "full_tensor"):
         from torch.distributed.tensor import distribute_tensor

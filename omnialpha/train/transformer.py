@@ -12,6 +12,7 @@ import dataclasses
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -45,9 +46,9 @@ from .sources import Batch, CacheSource, ImageSource
 class Parts:
     """The models of a run, and where what is not trained comes from."""
 
-    transformer: torch.nn.Module
-    text_encoder: torch.nn.Module
-    tokenizer: object
+    transformer: Any  # diffusers' QwenImageTransformer2DModel
+    text_encoder: Any  # transformers' Qwen2_5_VLForConditionalGeneration
+    tokenizer: Any
     settings: Settings
     checkpoint: Path | None
 
@@ -122,7 +123,7 @@ def train_transformer(config: TransformerConfig, out: Path | str, say=print) -> 
             run.note(f"loss/{batch.task}", run.pending["loss"][-1])
         if not sharded:
             average_gradients(accelerator, params)
-        norm = accelerator.clip_grad_norm_(params, config.clip)
+        norm: Any = accelerator.clip_grad_norm_(params, config.clip)
         for optimizer in optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -186,6 +187,7 @@ def open_source(config: TransformerConfig, accelerator):
 
 def build_parts(config: TransformerConfig, source, device: torch.device) -> Parts:
     """The models: built from nothing, or loaded, with adapters where asked for; what is not trained is frozen."""
+    text_encoder: Any
     if config.build:
         tokenizer = build_tokenizer(sorted(source.captions()), config.build.vocabulary)
         text_encoder = build_text_encoder(tokenizer, config.build)
@@ -195,9 +197,10 @@ def build_parts(config: TransformerConfig, source, device: torch.device) -> Part
             MICRO_SETTINGS,
             pixel_budget=encoding.pixel_budget,
             size_multiple=encoding.size_multiple,
-            tasks=tuple(task for task in MICRO_SETTINGS.tasks if config.weights.get(task, 0) > 0),
+            tasks=tuple(task for task in MICRO_SETTINGS.tasks or () if config.weights.get(task, 0) > 0),
         )
     else:
+        assert config.checkpoint, "a configuration builds a model or names a checkpoint"
         checkpoint = Checkpoint(config.checkpoint)
         folder = checkpoint.folder
         dtype = torch.bfloat16 if config.precision == "bf16" and device.type == "cuda" else torch.float32
@@ -224,7 +227,9 @@ def make_optimizers(
     matrices = [param for name, param in named if inner(name, param)]
     others = [param for name, param in named if not inner(name, param)]
     decay = 0.0 if config.optimizer == "muon" else config.weight_decay
-    optimizers = {"adamw": torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.95), weight_decay=decay)}
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "adamw": torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.95), weight_decay=decay)
+    }
     if matrices:
         precision = torch.bfloat16 if config.precision == "bf16" else torch.float32
         optimizers["muon"] = Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay, precision=precision)

@@ -23,8 +23,8 @@ class Background:
         square: E[b^2].
     """
 
-    mean: tuple[float, float, float] = (MEAN_B,) * 3
-    square: tuple[float, float, float] = (SQUARE_B,) * 3
+    mean: tuple[float, float, float] = (MEAN_B, MEAN_B, MEAN_B)
+    square: tuple[float, float, float] = (SQUARE_B, SQUARE_B, SQUARE_B)
 
     def __post_init__(self):
         if not all(m * m <= s <= m <= 1 for m, s in zip(self.mean, self.square)):

@@ -73,6 +73,9 @@ class Perceptual(nn.Module):
         OmniAlphaError: unreadable, or weights of something else.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, path: Path | str):
         super().__init__()
         tensors = load_tensors(path)
@@ -106,7 +109,7 @@ class Perceptual(nn.Module):
         return torch.stack([self._distance(over_colour(decoded, c), over_colour(truth, c)) for c in colours]).mean()
 
     def _distance(self, a: Tensor, b: Tensor) -> Tensor:
-        a, b, total = (a - self.mean) / self.std, (b - self.mean) / self.std, 0.0
+        a, b, total = (a - self.mean) / self.std, (b - self.mean) / self.std, a.new_zeros(())
         for index, layer in enumerate(self.features):
             a, b = layer(a), layer(b)
             if index in LOOKS:
@@ -124,4 +127,4 @@ def _scales(tensors: dict[str, Tensor], path: Path | str) -> list[Tensor]:
         if value is None or tuple(value.shape) != (1, count, 1, 1):
             found = "none" if value is None else list(value.shape)
             raise OmniAlphaError(f"{path}: expected lin{k}.weight of shape [1, {count}, 1, 1], found {found}.")
-    return [value.float() for value in named]
+    return [value.float() for value in named if value is not None]

@@ -46,7 +46,7 @@ def _centre(value: float = 1.0) -> torch.Tensor:
 
 
 def _resamplers(blocks: Any, name: str) -> list[Any]:
-    holders = [getattr(block, "upsamplers", None) if name == "up" else block for block in blocks]
+    holders: list[Any] = [getattr(block, "upsamplers", None) if name == "up" else block for block in blocks]
     holders = [holder[0] if isinstance(holder, nn.ModuleList) else holder for holder in holders]
     return [holder.resample[1] for holder in holders if hasattr(holder, "resample")]
 

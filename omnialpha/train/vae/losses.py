@@ -33,13 +33,13 @@ def expected_composite(
     Returns:
         Sum over the three channels, mean over pixels. Never negative where E[b^2] >= E[b]^2, as for any real b.
     """
-    mean, square = (
+    first, second = (
         torch.as_tensor(value, dtype=truth.dtype, device=truth.device).view(-1, 1, 1) for value in (mean, square)
     )
     d = decoded[:, :3] * decoded[:, 3:] - truth[:, :3] * truth[:, 3:]
     e = decoded[:, 3:] - truth[:, 3:]
     # The same sum as two squares, so that rounding cannot make it negative.
-    return ((d - mean * e).square() + (square - mean.square()) * e.square()).sum(1).mean()
+    return ((d - first * e).square() + (second - first.square()) * e.square()).sum(1).mean()
 
 
 def robust(error: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ...checks import size_of
 from ...data.examples import opaque, read_rgba, to_layer
 from ...data.guides import DRAW
-from ...data.records import Record, StackRecord, Triplet, read_records
+from ...data.records import Record, StackRecord, Supervised, Triplet, read_records
 from ...errors import OmniAlphaError
 from ...layers.resizing import resize
 
@@ -71,7 +72,7 @@ class Pictures(Dataset):
 
     def __getitem__(self, number: int) -> Drawn:
         rng = np.random.default_rng([self.config.seed, number, self.process])
-        size = tuple(self.config.sizes[number % len(self.config.sizes)])
+        size = self.config.sizes[number % len(self.config.sizes)]
         broken: list[tuple[str, str]] = []
         pictures, objects = zip(*(self._picture(rng, size, broken) for _ in range(self.config.batch)))
         truth = blend_some(torch.stack(pictures), self.config.blend, rng)
@@ -101,7 +102,7 @@ class Pictures(Dataset):
                 broken.append((record.id, str(error)))
         raise OmniAlphaError(f"{TRIES} pictures in a row cannot be read; the last problem: {broken[-1][1]}")
 
-    def _with_object(self, record: Record, role: str, size: tuple[int, int], rng: np.random.Generator):
+    def _with_object(self, record: Triplet | StackRecord, role: str, size: tuple[int, int], rng: np.random.Generator):
         pixels = _pixels(record, role, rng)
         window = draw_window(pixels.shape[:2], size, rng)
         picture, unknown = cover(to_layer(pixels), size, window), torch.full(size, math.nan)
@@ -114,7 +115,7 @@ class Pictures(Dataset):
         return picture, unknown
 
 
-def _having(records: list[Record], role: str) -> list[Record]:
+def _having(records: list[Record], role: str) -> list[Triplet | StackRecord]:
     """The records that have a picture of that role; guides are drawn from a triplet's alpha."""
 
     def has(record: Record) -> bool:
@@ -122,7 +123,7 @@ def _having(records: list[Record], role: str) -> list[Record]:
             return role != "guide"
         return isinstance(record, Triplet) and ("foreground" if role == "guide" else role) in record.pictures
 
-    return [record for record in records if has(record)]
+    return [record for record in records if not isinstance(record, Supervised) and has(record)]
 
 
 def _pixels(record: Triplet | StackRecord, role: str, rng: np.random.Generator) -> np.ndarray:
@@ -139,17 +140,19 @@ def _pixels(record: Triplet | StackRecord, role: str, rng: np.random.Generator) 
 def covering(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a picture of `shape` when it is scaled until it covers `size`."""
     scale = max(wanted / side for wanted, side in zip(size, shape))
-    return tuple(math.ceil(side * scale - 1e-6) for side in shape)
+    height, width = (math.ceil(side * scale - 1e-6) for side in shape)
+    return height, width
 
 
 def draw_window(shape: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
     """(top, left) of a random crop of `size` from a picture of `shape` that is scaled to cover it."""
-    return tuple(int(rng.integers(side - wanted + 1)) for side, wanted in zip(covering(shape, size), size))
+    top, left = (int(rng.integers(side - wanted + 1)) for side, wanted in zip(covering(shape, size), size))
+    return top, left
 
 
 def cover(layer: Tensor, size: tuple[int, int], window: tuple[int, int] | None = None) -> Tensor:
     """A layer [4, H, W] scaled until it covers `size` (h, w), and cropped to it from `window` on, or in the middle."""
-    scaled = covering(tuple(layer.shape[1:]), size)
+    scaled = covering(size_of(layer), size)
     layer = resize(layer, scaled)
     top, left = window or ((side - wanted) // 2 for side, wanted in zip(scaled, size))
     return layer[:, top : top + size[0], left : left + size[1]].clamp(0, 1)

@@ -77,7 +77,7 @@ PICTURE_TERMS = ("expected_composite", "composite_l1")  # those that alone tell 
 def weighted_sum(step: Step, weights: Mapping[str, float]) -> tuple[Tensor, dict[str, float]]:
     """All terms but the adversarial one: (their weighted sum, each without its weight as a number)."""
     values = {name: TERMS[name](step) for name, weight in weights.items() if weight and name in TERMS}
-    total = sum(weights[name] * value for name, value in values.items())
+    total = sum((weights[name] * value for name, value in values.items()), step.decoded.new_zeros(()))
     return total, {name: float(value.detach()) for name, value in values.items()}
 
 

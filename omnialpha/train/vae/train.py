@@ -68,7 +68,7 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
     if weights.get(ADVERSARIAL):
         critic = PatchDiscriminator(config.critic.width, config.critic.layers).to(accelerator.device)
     reader = ObjectReader().to(accelerator.device) if weights.get("objects") else None
-    helpers = {name: part for name, part in (("critic", critic), ("reader", reader)) if part}
+    helpers: dict[str, nn.Module] = {name: part for name, part in (("critic", critic), ("reader", reader)) if part}
     optimizers = make_optimizers(vae, helpers, config)
     average = Average(list(vae.named_parameters()), config.ema)
     with accelerator.main_process_first():
@@ -112,11 +112,11 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
                     perceptual=perceptual,
                 )
                 total, parts = weighted_sum(state, weights)
-                if step >= judged:
+                if critic and step >= judged:
                     term = adversarial(critic, state, total, vae.decoder.conv_out.weight)
                     total, parts[ADVERSARIAL] = total + weights[ADVERSARIAL] * term, float(term.detach())
             accelerator.backward(total / config.accumulate)
-            if step >= judged:
+            if critic and step >= judged:
                 with accelerator.autocast():
                     loss = discrimination(critic, state)
                 accelerator.backward(loss / config.accumulate)
@@ -125,7 +125,7 @@ def train_vae(config: VAEConfig, out: Path | str, say=print) -> None:
             for name, value in parts.items():
                 run.note(f"loss/{name}", value)
         norm = update(accelerator, params, [item for name, item in optimizers.items() if name != "critic"], config.clip)
-        if step >= judged:
+        if critic and step >= judged:
             update(accelerator, list(critic.parameters()), [optimizers["critic"]], config.clip)
         average.update()
         run.log_means(norm=norm)
@@ -231,7 +231,7 @@ def update(accelerator, params: list[nn.Parameter], optimizers: list[torch.optim
 
 
 @torch.no_grad()
-def measure_latents(vae: nn.Module, pictures: Pictures, config: VAEConfig) -> None:
+def measure_latents(vae: Any, pictures: Pictures, config: VAEConfig) -> None:
     """Put the latents' mean and deviation per channel, over pictures that no step has seen, into the VAE's config."""
     start = config.steps * config.accumulate
     latents = torch.cat(
@@ -245,7 +245,7 @@ def measure_latents(vae: nn.Module, pictures: Pictures, config: VAEConfig) -> No
 
 
 @torch.no_grad()
-def draw_round_trips(vae: nn.Module, pictures: Pictures, step: int, count: int = 6) -> Sheet:
+def draw_round_trips(vae: Any, pictures: Pictures, step: int, count: int = 6) -> Sheet:
     """The first pictures of the run, and what the VAE makes of them."""
     sheet = Sheet(f"step {step}", ["picture", "round trip", "alpha", "alpha after", "alpha error x 4"])
     truth = pictures[0].truth[:count]
