@@ -57,9 +57,11 @@ class Look:
         """What it made, in the window's frame: [4, *window.size] each."""
         return self.fitted.restore(self.made.layers)
 
-    def unchanged(self) -> Tensor | None:
-        """The picture in the window as a run that changes nothing would give it, at the size the model saw."""
-        return None if self.made.round_trip is None else self.fitted.frame.crop(self.made.round_trip())
+    @property
+    def unchanged(self) -> Callable[[], Tensor] | None:
+        """Gives the picture in the window as a run that changes nothing would, at the size the model saw."""
+        round_trip = self.made.round_trip
+        return None if round_trip is None else lambda: self.fitted.frame.crop(round_trip())
 
 
 def put_back(window: Window, layers: Sequence[Tensor], picture: Tensor, roles: Sequence[str]) -> list[Tensor]:
@@ -81,7 +83,8 @@ def most_passes(
     sequence: LayerSequence, task: Task | None, pixel_budget: int, multiple: int, look: str = "close"
 ) -> int:
     """How often `look_at` may run the model on these: 1 or 2. Arguments as there."""
-    if not _looks_closely(sequence, task, look) or task.guide_role:
+    row = _seeking(sequence, task, look)
+    if row is None or row.guide_role:
         return 1
     height, width = sequence.layers[0].shape[1:]
     finer = any(h * w <= WORTH * height * width for h, w in _sizes(sequence, pixel_budget, multiple))
@@ -120,20 +123,21 @@ def look_at(
         fitted = replace(sequence, layers=layers).fitted(pixel_budget, multiple)
         return Look(window or Window.over(fitted.frame.source), fitted, model(fitted))
 
-    if not _looks_closely(sequence, task, look):
+    row = _seeking(sequence, task, look)
+    if row is None:
         return through()
     sizes = _sizes(sequence, pixel_budget, multiple)
-    if task.guide_role:
+    if row.guide_role:
         window = find_window(guide_support(sequence.layers[1][0]), sizes)
         return through(None if window.whole else window)
     first = through()
     if most_passes(sequence, task, pixel_budget, multiple, look) == 1:
         return first
-    support = _find(first, task)
+    support = _find(first, row)
     if support.float().mean() >= SMALL:
         return first
     # What a change misses of the object, where it is like its background, has to be in the window as well.
-    window = find_window(support, sizes, MARGIN if "foreground" in task.targets else 2 * MARGIN)
+    window = find_window(support, sizes, MARGIN if "foreground" in row.targets else 2 * MARGIN)
     return first if window.whole else through(window)
 
 
@@ -165,7 +169,7 @@ def finished(
             layers,
             seen=look.fitted.frame.inner,
             guide=guide,
-            round_trip=None if look.made.round_trip is None else look.unchanged,
+            round_trip=look.unchanged,
             progress=progress,
         )
     return put_back(look.window, layers, picture, task.targets)
@@ -187,10 +191,10 @@ def _one_of(options: Sequence[str], value: str, name: str) -> str:
     return value
 
 
-def _looks_closely(sequence: LayerSequence, task: Task | None, look: str) -> bool:
-    """Is there an object to look for, and may it be?"""
+def _seeking(sequence: LayerSequence, task: Task | None, look: str) -> Task | None:
+    """The task, if it has an object to look for and this may be."""
     close = check_look(look) == "close" and sequence.fit != "exact"
-    return close and task is not None and task.image_role == "composite"
+    return task if close and task is not None and task.image_role == "composite" else None
 
 
 def _find(first: Look, task: Task) -> Tensor:
