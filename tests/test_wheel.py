@@ -43,7 +43,13 @@ def wheel(tmp_path_factory) -> Path:
         pytest.skip(f"THE WHEEL IS NOT TESTED: setuptools {NEEDED} or newer builds it, and there is {found}")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # setuptools leaves a build folder where it works
-    named = ["pyproject.toml", "README.md", "LICENSE", "NOTICE", *(path.name for path in ROOT.glob("requirements*.txt"))]
+    named = [
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "NOTICE",
+        *(path.name for path in ROOT.glob("requirements*.txt")),
+    ]
     for path in [*library(), *map(Path, named)]:
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, source / path)
