@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test quick lint format types fmt micro experiments soak test-lowest browser-tools
-.PHONY: newest-frontend comfy-cli ray
+.PHONY: newest-frontend comfy-cli ray mutants
 .PHONY: templates workflows words pictures inputs clean
 
 help: ## list the targets
@@ -28,6 +28,9 @@ test: $(READY) ## all tests; those for ComfyUI and its frontend are skipped, lou
 
 quick: $(READY) ## the tests that need neither ComfyUI nor much time
 	$(PY) -m pytest -m "not slow and not comfy and not browser"
+
+mutants: $(READY) ## do the tests notice changes in the rooms that compute? MUTATE="--each 5 omnialpha.metrics"; an hour
+	OMP_NUM_THREADS=1 $(PY) tools/mutate.py $(MUTATE)
 
 soak: $(READY) ## what batches survive: killed servers and clients, 500 jobs (needs ComfyUI; an hour or more on two cores)
 	$(PY) tools/soak.py

@@ -90,11 +90,15 @@ def check_size(size: Sequence[int], name: str = "A size") -> Size:
     return int(sides[0]), int(sides[1])
 
 
-def picture_size(picture: Tensor) -> Size:
-    """(H, W) of a picture [3, H, W]. Raises OmniAlphaError for anything else."""
-    if picture.ndim != 3 or picture.shape[0] != 3 or 0 in picture.shape or not picture.is_floating_point():
-        raise OmniAlphaError(f"A picture must be a float tensor [3, height, width], got {list(picture.shape)}.")
-    return size_of(picture)
+def check_picture(picture: Tensor, name: str = "A picture") -> Tensor:
+    """`picture` itself, if it is a floating point [3, H, W] with at least one pixel.
+
+    Raises:
+        OmniAlphaError: it is not; the message starts with `name`.
+    """
+    if not _is_float(picture) or picture.ndim != 3 or picture.shape[0] != 3 or 0 in picture.shape:
+        raise OmniAlphaError(f"{name} must be a float tensor [3, height, width], got {_kind(picture)}.")
+    return picture
 
 
 def size_of(values: Tensor) -> Size:

@@ -8,14 +8,11 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .errors import OmniAlphaError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-T = TypeVar("T", bound="DataclassInstance")
+T = TypeVar("T")
 # What types are called in messages, where that is not their name in Python.
 _WORDS = {"Path": "path", "tuple": "list", "dict": "keys and values", "Mapping": "keys and values"}
 
@@ -46,7 +43,7 @@ def from_dict(kind: type[T], data: Mapping[str, Any], where: str) -> T:
     """A mapping as an instance of a dataclass; `where` names the place in errors. Raises OmniAlphaError."""
     if not isinstance(data, Mapping):
         raise OmniAlphaError(f"{where}: expected keys and values, found {type(data).__name__}.")
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, kind)) if field.init}
     hints = typing.get_type_hints(kind)
     for key in data:
         if key not in fields:

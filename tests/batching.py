@@ -7,13 +7,15 @@ from pathlib import Path
 
 from pretend import WORKFLOW, Clock, PretendServer
 
-from omnialpha.batch.jobs import Job, from_patterns, make_jobs
+from omnialpha.batch.flight import Limits
+from omnialpha.batch.jobs import Job, make_jobs
 from omnialpha.batch.journal import Journal
 from omnialpha.batch.naming import OWN
 from omnialpha.batch.queue import Board
 from omnialpha.batch.results import Folder
+from omnialpha.batch.rows import from_patterns
 from omnialpha.batch.runner import prepare
-from omnialpha.batch.worker import Limits, Worker
+from omnialpha.batch.worker import Worker
 from omnialpha.batch.workflow import Workflow
 
 TEMPLATE = "{folder}/{job}-{index:02}"

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretend import WORKFLOW
 
-from omnialpha.batch.jobs import File, from_manifest, from_patterns, make_jobs
+from omnialpha.batch.jobs import File, make_jobs
 from omnialpha.batch.naming import fill, numbered, result_path
+from omnialpha.batch.rows import from_manifest, from_patterns
 from omnialpha.batch.workflow import Target, Workflow
 from omnialpha.errors import OmniAlphaError
 

@@ -14,12 +14,13 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from omnialpha.batch import ray_engine
-from omnialpha.batch.jobs import from_patterns, make_jobs
+from omnialpha.batch import ray_worker
+from omnialpha.batch.jobs import make_jobs
 from omnialpha.batch.journal import Journal
-from omnialpha.batch.ray_engine import Answer, Cluster, RayRun, RayWorker, Tally, task_graph
-from omnialpha.batch.ray_worker import Changed, Painter
+from omnialpha.batch.ray_engine import Cluster, RayRun, task_graph
+from omnialpha.batch.ray_worker import Answer, Changed, Painter, RayWorker, Tally
 from omnialpha.batch.results import Folder
+from omnialpha.batch.rows import from_patterns
 from omnialpha.batch.runner import prepare
 from omnialpha.batch.workflow import Target
 from omnialpha.cli.main import main
@@ -112,14 +113,14 @@ class Rough:
 @pytest.mark.parametrize(("kind", "reason"), [("changed", "other"), ("refused", "bad"), ("failed", "OSError: cut")])
 def test_whatever_happens_to_a_job_is_an_answer(kind, reason, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda count: count))
-    monkeypatch.setattr(ray_engine, "Painter", Rough)
+    monkeypatch.setattr(ray_worker, "Painter", Rough)
     tally = SimpleNamespace(begin=SimpleNamespace(remote=Tally().begin))
     batch = {"job": ["a"], "values": [json.dumps({"text": kind})]}
     [first], [again] = (RayWorker("micro", "cpu", tally)(batch)["answer"] for _ in range(2))
     assert (first.job, first.kind, first.reason) == ("a", kind, reason)
     assert again.kind == "crashed"  # Ray gives a job again only when its process died
     [broken] = RayWorker("none", "cpu", tally)(batch)["answer"]
-    assert (broken.kind, broken.reason) == (ray_engine.BROKEN, "There is no such checkpoint.")
+    assert (broken.kind, broken.reason) == (ray_worker.BROKEN, "There is no such checkpoint.")
 
 
 def test_layers_that_do_not_open_are_made_again(tmp_path, pictures):

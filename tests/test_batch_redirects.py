@@ -11,7 +11,8 @@ import pytest
 
 from omnialpha.batch.history import Output
 from omnialpha.batch.listener import Listener
-from omnialpha.batch.server import Server, ServerClosed, origin
+from omnialpha.batch.server import Server, ServerClosed
+from omnialpha.batch.urls import origin
 
 SECRETS = {"X-Api-Key": "secret", "Authorization": "Bearer secret", "Cookie": "session=secret"}
 OPERATIONS = {

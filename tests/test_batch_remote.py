@@ -14,10 +14,11 @@ from fsspec.implementations.local import LocalFileSystem
 from upath import UPath
 
 from omnialpha.batch import addresses
-from omnialpha.batch.jobs import File, from_manifest, from_patterns, make_jobs, version
+from omnialpha.batch.jobs import File, make_jobs, version
 from omnialpha.batch.journal import Journal, Result
 from omnialpha.batch.ray_engine import task_graph
 from omnialpha.batch.results import Folder
+from omnialpha.batch.rows import from_manifest, from_patterns
 from omnialpha.cli.main import main
 from omnialpha.errors import OmniAlphaError
 from omnialpha.files.writing import DiskError

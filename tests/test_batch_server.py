@@ -14,7 +14,8 @@ from pretend_http import HttpServer, websocket_answer
 from omnialpha.batch.history import Failure, Output, Success, read_entry, refusal
 from omnialpha.batch.listener import Listener, is_end
 from omnialpha.batch.results import Damaged, check
-from omnialpha.batch.server import Refused, Server, ServerClosed, ServerTrouble, clean_url
+from omnialpha.batch.server import Refused, Server, ServerClosed, ServerTrouble
+from omnialpha.batch.urls import clean_url
 from omnialpha.errors import OmniAlphaError
 
 

@@ -30,7 +30,7 @@ IMPORT_NAME = {
 EXTRAS = [
     ({"train", "data", "evaluation", "config.py", "metrics.py"}, "requirements-train.txt"),
     ({"batch"}, "requirements-batch.txt"),
-    ({"ray_engine.py", "addresses.py"}, "requirements-ray.txt"),
+    ({"ray_engine.py", "ray_worker.py", "addresses.py"}, "requirements-ray.txt"),
 ]
 
 

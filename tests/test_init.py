@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,12 @@ def test_importing_loads_nothing_heavy():
 @pytest.mark.parametrize("name", omnialpha.__all__)
 def test_every_public_name_is_there(name):
     assert getattr(omnialpha, name) is not None and name in dir(omnialpha)
+
+
+def test_the_public_names_are_documented():
+    table = (Path(__file__).resolve().parent.parent / "docs/command-line.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(omnialpha.__all__)
 
 
 def test_other_names_are_not():

@@ -86,6 +86,7 @@ def test_over_colour_and_checkerboard():
     board = compositing.checkerboard(torch.zeros(4, 20, 20), cell=8)
     assert board.shape == (3, 20, 20) and board.unique().numel() == 2
     assert board[0, 0, 0] == board[0, 7, 7] == board[0, 8, 8] != board[0, 0, 8]
+    close(board[:, 7, 7:9].T, torch.tensor([[0.85], [0.65]]).expand(2, 3))  # light grey first, then a darker one
     close(compositing.checkerboard(compositing.opaque(layer[:3])), layer[:3])
 
 

@@ -110,6 +110,11 @@ def test_equal_planes_have_no_error_and_order_does_not_matter(seed, height, widt
     assert metrics.soft_iou(one, other) == metrics.soft_iou(other, one) <= metrics.soft_iou(one, one) == 1
 
 
+def test_two_empty_planes_agree_and_an_empty_one_shares_nothing():
+    empty = torch.zeros(3, 4)
+    assert metrics.soft_iou(empty, empty) == 1 and metrics.soft_iou(empty, torch.ones(3, 4)) == 0
+
+
 @settings(max_examples=10)
 @given(seed=st.integers(0, 1000))
 def test_hidden_colour_changes_no_layer_measure(seed):

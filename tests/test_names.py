@@ -56,6 +56,36 @@ def test_names_that_would_be_one_file_are_refused():
     assert distinct(["a", "A", "", "a"]) == ["a", "A 2", "layer", "a 3"]
 
 
+@pytest.mark.parametrize(
+    "name, kept",
+    [
+        ("sky", "sky"),
+        (" . sky . ", "sky"),
+        ("v1.2 final", "v1.2 final"),
+        ("a/b\\c:d\x00", "a_b_c_d_"),
+        ("...", "_"),
+        ("", "_"),
+        ("x" * 300, "x" * 248),
+        ("x" * 246 + " . y", "x" * 246),
+        ("x" * 246 + "ü" * 9, "x" * 246 + "ü"),
+    ],
+)
+def test_file_names_lose_what_no_system_takes_and_what_is_too_long(name, kept):
+    assert file_name(name, "1_", ".webp") == f"1_{kept}.webp"
+    assert len(file_name(name, "1_", ".webp").encode()) <= 255
+
+
+def test_names_that_differ_by_dots_alone_are_one_file():
+    with pytest.raises(OmniAlphaError, match="share the file name 'sky'"):
+        parse_names("sky\n.sky.", 2)
+
+
+def test_numbers_of_equal_names_find_room():
+    long = "x" * 400
+    first, second = distinct([long, long])
+    assert first == "x" * 247 and second == f"{first} 2"
+
+
 def test_roles_are_called_what_people_see():
     assert TASKS["decomposition_auto"].names == ("background", "object")
     assert TASKS["matting_auto"].names == ("object",) and TASKS["fg_to_full"].names == ("composite",)

@@ -25,8 +25,8 @@ from omnialpha.pipeline import OmniAlphaPipeline
 from omnialpha.tasks import TASKS
 from omnialpha.train.cache import words_of, write_cache
 from omnialpha.train.config import CacheConfig, DataPart, Times, TransformerConfig
-from omnialpha.train.flow_loss import draw_times, layer_loss, noise_generator
-from omnialpha.train.sources import CacheSource, ImageSource, instruction_for
+from omnialpha.train.flow_loss import draw_times, layer_loss, noise_generator, noisy_sequence
+from omnialpha.train.sources import Batch, CacheSource, ImageSource, instruction_for
 from omnialpha.train.transformer import train_transformer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -155,6 +155,30 @@ def test_noise_levels(shape):
     t = draw_times(4000, Times(shape, 0.25), noise_generator(0, 0, 0, 0))
     assert 0 < t.min() and t.max() == 1 and 0.2 < (t == 1).float().mean() < 0.3
     assert torch.equal(t, draw_times(4000, Times(shape, 0.25), noise_generator(0, 0, 0, 0)))
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**64 - 1])
+def test_noise_is_the_same_from_release_to_release(seed):
+    wanted = ((seed * 1_000_003 + 2) * 1000 + 3) * 1000 + 4
+    assert noise_generator(seed, 2, 3, 4).initial_seed() == wanted % 2**63
+
+
+def test_noise_takes_the_layers_to_what_is_asked_for():
+    """Back along the velocity from x_t lie the layers, and ahead of it the noise, for each sample at its own level."""
+    targets = [torch.randn(3, 16, 4, 6, generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    inputs = [torch.randn(3, 16, 2, 8)]
+    t = torch.tensor([0.1, 0.5, 1.0])
+    noises = torch.Generator().manual_seed(5)
+    batch = Batch("decomposition_auto", [""] * 3, inputs, [], targets)
+    tokens, shapes, wanted = noisy_sequence(batch, t, torch.Generator().manual_seed(5))
+    assert [tuple(shape) for shape in shapes[0]] == [(1, 2, 3), (1, 2, 3), (1, 1, 4)]
+    assert tokens.shape == (3, 6 + 6 + 4, 64) and torch.equal(tokens[:, 12:], patchify(inputs[0]))
+    level = t.view(3, 1, 1)
+    for k, layer in enumerate(targets):
+        noise = patchify(torch.randn(layer.shape, generator=noises))
+        own = tokens[:, 6 * k : 6 * k + 6]
+        torch.testing.assert_close(own - level * wanted[k], patchify(layer), atol=2e-6, rtol=0)
+        torch.testing.assert_close(own + (1 - level) * wanted[k], noise, atol=2e-6, rtol=0)
 
 
 def test_instruction_dropout_and_captions():

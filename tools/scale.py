@@ -101,10 +101,12 @@ def measure(args) -> None:
 def _measured(painter, task: str, args, folder: Path) -> tuple[Stopwatch, Stopwatch, Stopwatch]:
     from PIL import Image
 
-    from omnialpha.batch.jobs import from_patterns, make_jobs
+    from omnialpha.batch.jobs import make_jobs
     from omnialpha.batch.journal import Journal
-    from omnialpha.batch.ray_engine import Answer, Cluster, RayRun, task_graph
+    from omnialpha.batch.ray_engine import Cluster, RayRun, task_graph
+    from omnialpha.batch.ray_worker import Answer
     from omnialpha.batch.results import Folder
+    from omnialpha.batch.rows import from_patterns
 
     for number in range(args.count + 1):  # the first one warms up
         Image.effect_noise((args.size, args.size), 60 + number).convert("RGB").save(folder / f"{number:05}.png")

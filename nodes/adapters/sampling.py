@@ -12,6 +12,8 @@ from comfy.model_management import intermediate_device, throw_exception_if_proce
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ...omnialpha.checkpoint.vae_keys import LATENT_CHANNELS
+from ...omnialpha.model.single_frame import SCALE
 from . import guidance, positions
 
 Preview = Callable[[Tensor], tuple]
@@ -55,7 +57,7 @@ def ensure_patched(model: ModelPatcher) -> ModelPatcher:
 
 def empty_latent(targets: int, size: tuple[int, int]) -> dict:
     """LATENT for that many layers of (height, width) pixels: zeros [1, 16, m, h, w]."""
-    shape = (1, 16, targets, size[0] // 8, size[1] // 8)
+    shape = (1, LATENT_CHANNELS, targets, size[0] // SCALE, size[1] // SCALE)
     return {"samples": torch.zeros(shape, device=intermediate_device())}
 
 

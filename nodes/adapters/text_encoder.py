@@ -22,11 +22,10 @@ from comfy.text_encoders import llama, qwen_image, qwen_vl
 from comfy.utils import calculate_parameters
 from torch import nn
 
-from ...omnialpha.checkpoint.foreign_code import open_tokenizer
 from ...omnialpha.checkpoint.weights import load_tensors
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.json_files import read_json
-from ...omnialpha.model.text import IMAGE, START, user_start
+from ...omnialpha.model.text import IMAGE, START, read_tokenizer, user_start
 from .precision import in_precision
 from .twin import check_tensors
 
@@ -105,10 +104,8 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     Raises:
         OmniAlphaError: not a tokenizer folder, one that asks for code, or one without Qwen2.5-VL's special tokens.
     """
-    tokenizer = open_tokenizer(folder)
+    tokenizer = read_tokenizer(folder)
     vocabulary = tokenizer.get_vocab()
-    if absent := [token for token in (START, IMAGE) if token not in vocabulary]:
-        raise OmniAlphaError(f"The tokenizer in {folder} does not know {', '.join(absent)}; it is not a Qwen2.5-VL's.")
     user = tokenizer("user\n", add_special_tokens=False)["input_ids"]
     return Vocabulary(tokenizer, vocabulary[START], vocabulary[IMAGE], tuple(user))
 

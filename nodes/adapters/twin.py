@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ...omnialpha.errors import OmniAlphaError
+from ...omnialpha.model.loading import compare, shapes_of, summary
 
 
 def check_tensors(
@@ -27,14 +28,9 @@ def check_tensors(
         strict: are tensors that the model does not know a fault?
 
     Raises:
-        OmniAlphaError: tensors missing, unknown or of another shape; the message counts and names them.
+        OmniAlphaError: tensors missing, unknown or of another shape; the message names the first few.
     """
-    wanted = twin.state_dict()
-    problems = {
-        "missing": sorted(set(wanted) - set(found)),
-        "unknown": sorted(set(found) - set(wanted)) if strict else [],
-        "of another shape": [key for key in wanted if key in found and found[key].shape != wanted[key].shape],
-    }
-    if any(problems.values()):
-        words = ", ".join(f"{len(keys)} {problem} (such as {keys[0]})" for problem, keys in problems.items() if keys)
-        raise OmniAlphaError(f"{source} does not fit {what}. Tensors: {words}.")
+    wanted = shapes_of(twin)
+    asked = found if strict else {name: tensor for name, tensor in found.items() if name in wanted}
+    if problems := compare(wanted, asked):
+        raise OmniAlphaError(f"{source} does not fit {what}: {summary(problems)}.")

@@ -1,12 +1,17 @@
-"""One pipeline that does the jobs of a batch, wherever it runs: pictures in by path or address, layers out as PNG."""
+"""One pipeline that does the jobs of a batch, wherever it runs: pictures in by path or address, layers out as PNG.
+
+In Ray's pool each process is a `RayWorker` around one; `Tally` tells it whether a job killed its process before.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +20,8 @@ from .addresses import locate
 from .jobs import version
 
 ROLES = ("image", "guide")
+PREFIX = "ray "  # of the names that processes have in journal and reports
+BROKEN = "no worker"  # kind of an answer from a process that could not load the pipeline
 
 
 class Changed(OmniAlphaError):
@@ -87,3 +94,67 @@ def _picture(name: str, known: str):
         return decode_layer(path.read_bytes(), name)
     except FileNotFoundError:
         raise Changed(f"{name} is not there, seen from {socket.gethostname()}.") from None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a job.
+
+    Attributes:
+        worker: the process, as reports name it.
+        layers: (name, PNG), back to front; none where it failed.
+        kind: of failure, as in `history.LIMITS`; empty where it did not fail.
+    """
+
+    job: str
+    worker: str
+    layers: Sequence[tuple[str, bytes]] = ()
+    seconds: float | None = None
+    kind: str = ""
+    reason: str = ""
+
+
+class Tally:
+    """Counts how often each job was begun; an actor of its own, so that it outlives the workers."""
+
+    def __init__(self):
+        self.begun: dict[str, int] = {}
+
+    def begin(self, job: str) -> int:
+        """How often, this time included."""
+        self.begun[job] = self.begun.get(job, 0) + 1
+        return self.begun[job]
+
+
+class RayWorker:
+    """What an actor of the pool does: a pipeline, a job at a time. Whatever happens to a job is an answer."""
+
+    def __init__(self, checkpoint: str, device: str, tally):
+        self.name, self.tally = f"{PREFIX}{socket.gethostname()}:{os.getpid()}", tally
+        try:
+            self.painter, self.broken = Painter(checkpoint, device), ""
+        except OmniAlphaError as error:
+            self.painter, self.broken = None, str(error)
+
+    def __call__(self, batch: Mapping[str, Sequence]) -> dict[str, list[Answer]]:
+        """The answer to a batch of one job."""
+        return {"answer": [self.answer(str(batch["job"][0]), json.loads(batch["values"][0]))]}
+
+    def answer(self, job: str, values: Mapping[str, Any]) -> Answer:
+        """Do a job. Ray gives one again whose process died; then the journal decides whether it is tried again."""
+        import ray
+
+        if self.painter is None:
+            return Answer(job, self.name, kind=BROKEN, reason=self.broken)
+        tries: Any = ray.get(self.tally.begin.remote(job))
+        if tries > 1:
+            return Answer(job, self.name, kind="crashed", reason="The process that worked on it died.")
+        try:
+            layers, seconds = self.painter.paint(values)
+        except Changed as error:
+            return Answer(job, self.name, kind="changed", reason=str(error))
+        except OmniAlphaError as error:
+            return Answer(job, self.name, kind="refused", reason=str(error))
+        except Exception as error:
+            return Answer(job, self.name, kind="failed", reason=f"{type(error).__name__}: {error}")
+        return Answer(job, self.name, layers, seconds)

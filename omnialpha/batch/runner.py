@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..errors import OmniAlphaError
+from .flight import Limits
 from .jobs import Job
 from .journal import Journal
 from .listener import Listener
 from .queue import Board, Say
 from .results import Folder
 from .server import Server, ServerClosed, ServerTrouble
-from .worker import Limits, Worker
+from .worker import Worker
 from .workflow import Workflow
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, urljoin
 
 from ..errors import OmniAlphaError
 from ..files.writing import write_blocks, writing
 from .history import Output, refusal
 from .results import Damaged
+from .urls import clean_url, origin, public_url
 
 CONNECT, ANSWER, TRANSFER = 10, 60, 600  # seconds: to connect, for an answer, for the answer to an upload
 _UNKNOWN = object()
@@ -236,12 +237,6 @@ class Server:
         return answer
 
 
-def origin(url: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port of an address: what the web takes for one and the same server. Raises ValueError."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
 def _session():
     """A requests session that never takes headers, cookies or files to another server than it was sent to."""
     requests = _requests()
@@ -268,25 +263,6 @@ def _session():
 
 def _with_size(path: Path) -> str:
     return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
-
-
-def clean_url(url: str) -> str:
-    """An address with a scheme and without a last slash. Raises OmniAlphaError where it is none."""
-    whole = url if "://" in url else f"http://{url}"
-    parts = urlsplit(whole)
-    try:
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise OmniAlphaError(f"'{url}' is no address of a server; expected something like http://127.0.0.1:8188.")
-    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-
-
-def public_url(url: str) -> str:
-    """An address without user and password."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _words(error: Exception) -> str:

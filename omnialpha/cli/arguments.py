@@ -10,12 +10,17 @@ from ..tasks import LOOKS, PIXELS
 def add_model(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The options that say which model; gives their group, for more."""
     model = parser.add_argument_group("which model")
-    model.add_argument("--checkpoint", metavar="PATH", default="micro", help="diffusers folder, or micro (%(default)s)")
+    add_checkpoint(model)
     model.add_argument("--vae", metavar="PATH", help="RGBA VAE in place of the checkpoint's own")
     model.add_argument("--lora", metavar="PATH", help="LoRA in place of the checkpoint's own, if it has any")
     model.add_argument("--lora-scale", type=float, default=1.0, metavar="S", help="strength of the LoRA (%(default)s)")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
     return model
+
+
+def add_checkpoint(group: argparse._ArgumentGroup) -> None:
+    """The option that names the checkpoint to work with."""
+    group.add_argument("--checkpoint", metavar="PATH", default="micro", help="diffusers folder, or micro (%(default)s)")
 
 
 def add_pixels(group: argparse._ArgumentGroup) -> None:

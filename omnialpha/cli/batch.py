@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+from .arguments import add_checkpoint
+
 BATCH_HELP = """\
 Runs a workflow, exported from ComfyUI in API format, for many inputs on one or several ComfyUI servers, and downloads
 what it saves. Run the same command again after any stop: only what is missing runs. Nothing is overwritten."""
@@ -79,7 +81,7 @@ def add_commands(commands) -> None:
 
     ray = batch.add_argument_group("the library on a Ray cluster, in place of servers")
     ray.add_argument("--engine", choices=("comfyui", "ray"), default="comfyui", help="who does the work (%(default)s)")
-    ray.add_argument("--checkpoint", metavar="PATH", default="micro", help="diffusers folder, or micro (%(default)s)")
+    add_checkpoint(ray)
     ray.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="of the pipelines (%(default)s)")
     ray.add_argument("--workers", type=_positive, metavar="N", help="pipelines (default: as many as Ray has room for)")
     ray.add_argument(
@@ -185,12 +187,12 @@ def _folder(args):
 
 
 def _run(args, workflow, jobs, *, servers, journal, folder) -> int:
+    from ..batch.flight import Limits
     from ..batch.journal import JournalError
     from ..batch.progress import Bar, Lines, Quiet
     from ..batch.ray_engine import Cluster, RayRun
     from ..batch.report import exit_code, write_reports
     from ..batch.runner import Run, prepare
-    from ..batch.worker import Limits
     from ..errors import OmniAlphaError
     from ..files.writing import DiskError
 
@@ -236,7 +238,7 @@ def _run(args, workflow, jobs, *, servers, journal, folder) -> int:
 
 def _rows(args, workflow) -> list:
     """The jobs as the command line says them. Raises OmniAlphaError."""
-    from ..batch.jobs import from_manifest, from_patterns
+    from ..batch.rows import from_manifest, from_patterns
     from ..errors import OmniAlphaError
 
     values = {role: getattr(args, role) for role in ("image", "guide", "text") if getattr(args, role) is not None}

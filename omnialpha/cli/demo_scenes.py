@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..errors import OmniAlphaError
+from ..files.opening import WITH_ALPHA
 from ..files.pictures import read_layer
 from ..json_files import read_json
 from ..layers.compositing import over, trimap
@@ -70,7 +71,7 @@ def load_scenes(count: int, data: Path = DATA) -> list[Scene]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.glob("*") if path.suffix in (".png", ".webp"))
+    found = sorted(path for path in folder.glob("*") if path.suffix in WITH_ALPHA)
     if not found:
         raise OmniAlphaError(f"There are no demo pictures in {folder}. Install the project again, with its demo_data.")
     return found

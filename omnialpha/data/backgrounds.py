@@ -14,11 +14,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import OmniAlphaError
-from ..files.opening import open_picture
+from ..files.opening import ENDINGS, open_picture
 from .captions import Captions
 from .objects import pick, split_by_hash
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif")
 PHOTOS = {  # name in skimage.data -> what it shows, licence as documented there
     "astronaut": ("an astronaut", "public domain (NASA)"),
     "brick": ("a brick wall", "CC0"),
@@ -90,9 +89,9 @@ def folder_photos(folder: Path | str, split: str, size: int = 128) -> list[Photo
         OmniAlphaError: no such folder, no picture in it, or a caption that cannot be read.
     """
     root = Path(folder)
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES) if root.is_dir() else []
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in ENDINGS) if root.is_dir() else []
     if not paths:
-        raise OmniAlphaError(f"{root} is no folder with pictures in it; looked for {', '.join(PICTURES)} files.")
+        raise OmniAlphaError(f"{root} is no folder with pictures in it; looked for {', '.join(ENDINGS)} files.")
     if len(paths) >= 10:
         paths = [path for path in paths if split_by_hash(path.relative_to(root).as_posix()) == split] or paths
     captions = Captions(root)

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import OmniAlphaError
-from ..files.opening import open_picture
+from ..files.opening import WITH_ALPHA, open_picture
 from ..json_files import read_json
 from .captions import Captions
 
@@ -27,7 +27,6 @@ T = TypeVar("T")
 
 IMAGES = "@lobehub/fluent-emoji-3d"
 NAMES = "unicode-emoji-json"
-PICTURES = (".png", ".webp", ".tif", ".tiff", ".gif", ".avif")  # formats that hold alpha
 # Letters and pictograms of the DejaVu fonts, each with a shape of its own.
 GLYPHS = "ABCDEFGHJKMNPQRSTWXYZ23456789&@#%?$☀☁☂☃☄★☎☔☕☘☠☢☣☮☯☸☺☻☼☾♔♕♖♗♘♚♛♜♝♞♟♣♥♫♻⚀⚅⚐⚑⚒⚓⚔⚕⚖⚗⚘⚙⚛⚜⚡✂✆✈✉✌✍✎✒✗✪✻✿❀❄❆❖❤❦➤"
 TYPESET = {"black", "white", "heavy", "sign", "suit"}  # in names of characters: says nothing about the thing shown
@@ -74,9 +73,9 @@ def folder_objects(folder: Path | str) -> list[ObjectFile]:
     root = Path(folder)
     if not root.is_dir():
         raise OmniAlphaError(f"There is no folder {root}. Give the folder that holds the objects (RGBA pictures).")
-    captions, paths = Captions(root), sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES)
+    captions, paths = Captions(root), sorted(path for path in root.rglob("*") if path.suffix.lower() in WITH_ALPHA)
     if not paths:
-        raise OmniAlphaError(f"{root} holds no picture with alpha; looked for {', '.join(PICTURES)} files.")
+        raise OmniAlphaError(f"{root} holds no picture with alpha; looked for {', '.join(WITH_ALPHA)} files.")
     splits = [split_by_hash(path.relative_to(root).as_posix()) for path in paths]
     return [ObjectFile(captions.of(path), split, path) for path, split in zip(paths, splits)]
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ..errors import OmniAlphaError
+from ..files.opening import ENDINGS
 from ..files.pictures import as_plane, read_layer
 from ..layers.compositing import grey_layer
 from .cases import Case
 from .results import Results
 from .run import Row, size_of, values_of
 
-ENDINGS = {".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"}
 METHOD = "predicted"
 
 

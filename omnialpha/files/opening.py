@@ -20,6 +20,7 @@ FORMATS = {
     "BMP": (".bmp",), "GIF": (".gif",), "JPEG2000": (".jp2",), "TGA": (".tga",),
 }  # fmt: skip
 ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
+WITH_ALPHA = tuple(ending for name, endings in FORMATS.items() if name not in ("JPEG", "BMP") for ending in endings)
 
 
 def open_picture(source: str | os.PathLike | BinaryIO) -> Image.Image:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks import check_layer, check_plane
+from ..checks import check_layer, check_picture, check_plane
 from ..errors import OmniAlphaError
 from .regions import shrink
 from .resizing import shows
@@ -29,9 +29,7 @@ def opaque(rgb: Tensor) -> Tensor:
     Raises:
         OmniAlphaError: another shape.
     """
-    if rgb.ndim != 3 or rgb.shape[0] != 3 or not rgb.is_floating_point():
-        raise OmniAlphaError(f"A picture must be a float tensor [3, height, width], got {rgb.dtype} {list(rgb.shape)}.")
-    return torch.cat([rgb, torch.ones_like(rgb[:1])])
+    return torch.cat([check_picture(rgb), torch.ones_like(rgb[:1])])
 
 
 def grey_layer(mask: Tensor) -> Tensor:

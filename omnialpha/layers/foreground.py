@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import Size, check_plane, picture_size
+from ..checks import Size, check_picture, check_plane, size_of
 from ..errors import OmniAlphaError
 from ..progress import Progress, Watch
 from .regions import grow
@@ -75,7 +75,7 @@ def background_colour(picture: Tensor, alpha: Tensor, progress: Progress | None 
 
 def _colours(picture, alpha, coarse, regularisation: float, slope: float, progress, which: int) -> Tensor:
     """The foreground (0) or the background (1) as [3, H, W], black where alpha is 0 or 1."""
-    size = picture_size(picture)
+    size = size_of(check_picture(picture))
     if check_plane(alpha, "An alpha").shape != size:
         raise OmniAlphaError(f"The picture is {size[1]}x{size[0]} and the alpha {alpha.shape[1]}x{alpha.shape[0]}.")
     alpha, watch, done = alpha.to(picture), Watch(progress), 0

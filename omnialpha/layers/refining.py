@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import Size, check_plane, check_size, picture_size
+from ..checks import Size, check_picture, check_plane, check_size, size_of
 from ..errors import OmniAlphaError
 from ..progress import Progress, Watch
 from .closed_form import Weights, cell_means, solve
@@ -58,7 +58,7 @@ def refine_alpha(
         Cancelled: `progress` returned False.
     """
     check_plane(alpha, "An alpha")
-    size = picture_size(picture)
+    size = size_of(check_picture(picture))
     seen = check_size(seen or tuple(alpha.shape), "The size the model worked at")
     if seen[0] > size[0] or seen[1] > size[1]:
         raise OmniAlphaError(

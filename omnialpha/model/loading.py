@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from ..checkpoint.folder import Checkpoint
-from ..checkpoint.foreign_code import open_tokenizer, refuse_code
+from ..checkpoint.foreign_code import refuse_code
 from ..checkpoint.lora import read_lora
+from ..checkpoint.vae_keys import LATENT_CHANNELS
 from ..checkpoint.weights import TensorInfo, load_tensors
 from ..errors import OmniAlphaError
 from .rope import install_rope
-from .sampling import LATENT_CHANNELS
 
 _TRANSFORMER = "QwenImageTransformer2DModel"
 # Later models of the family that this method was not made for: they tell layers apart by means of their own.
@@ -90,7 +90,7 @@ def shapes_of(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def compare(expected: dict[str, tuple[int, ...]], found: Mapping[str, TensorInfo]) -> list[str]:
+def compare(expected: dict[str, tuple[int, ...]], found: Mapping[str, TensorInfo | torch.Tensor]) -> list[str]:
     """Differences between the tensors a model needs and those that files hold, in words."""
     problems = [f"{name} is missing" for name in expected if name not in found]
     problems += [
@@ -203,19 +203,10 @@ def _for_any_transformers(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_tokenizer(checkpoint: Checkpoint):
-    """The tokenizer of a checkpoint.
+    """The tokenizer of a checkpoint. Raises OmniAlphaError, see `read_tokenizer`."""
+    from .text import read_tokenizer
 
-    Raises:
-        OmniAlphaError: unreadable files, code beside them, or a tokenizer without the template's special tokens.
-    """
-    from .text import IMAGE, START
-
-    path = checkpoint.folder / "tokenizer"
-    tokenizer = open_tokenizer(path)
-    lacking = [token for token in (START, IMAGE) if token not in tokenizer.get_vocab()]
-    if lacking:
-        raise OmniAlphaError(f"The tokenizer in {path} does not know {' and '.join(lacking)}; it is not Qwen2.5-VL's.")
-    return tokenizer
+    return read_tokenizer(checkpoint.folder / "tokenizer")
 
 
 def load_scheduler(checkpoint: Checkpoint):

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.schedule import Schedule
+from ..checkpoint.vae_keys import LATENT_CHANNELS
 from ..errors import OmniAlphaError
-
-LATENT_CHANNELS = 16
 
 
 def sigmas(steps: int, target_tokens: int, schedule: Schedule = Schedule()) -> Tensor:  # noqa: B008 - frozen

@@ -14,12 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from einops import rearrange, repeat
 
+from ..checkpoint.foreign_code import open_tokenizer
 from ..errors import OmniAlphaError
 from ..layers.compositing import over_colour
 
@@ -54,6 +56,21 @@ def edit_template() -> str:
 
     nothing: list[Any] = [None] * 6  # the wording is set in the constructor, and no component takes part in that
     return QwenImageEditPlusPipeline(*nothing).prompt_template_encode
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """Qwen2.5-VL's tokenizer in a folder.
+
+    Raises:
+        OmniAlphaError: unreadable files, code beside them, or a tokenizer without the template's special tokens.
+    """
+    tokenizer = open_tokenizer(folder)
+    lacking = [token for token in (START, IMAGE) if token not in tokenizer.get_vocab()]
+    if lacking:
+        raise OmniAlphaError(
+            f"The tokenizer in {folder} does not know {' and '.join(lacking)}; it is not Qwen2.5-VL's."
+        )
+    return tokenizer
 
 
 def check_words(instruction: str) -> str:
