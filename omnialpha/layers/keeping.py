@@ -26,8 +26,8 @@ from .resizing import resize_plane
 
 MARGIN = 1.0  # pixels, as the model saw them, between what a matte calls sure and what is taken for sure
 OBJECT, BACKGROUND = 0.95, 0.05  # from and up to which a matte's alpha is taken for sure
-NEARLY = 0.01  # a share that near to none or all is that: so much is left of where nothing but smoothness decides
-OWN = 0.6, 0.95  # alpha from which the object's colour begins to be, and is, the picture's own
+NEARLY = 0.01, 0.05  # a share that near to none, or to all, is that: smoothness alone leaves so much of either
+OWN = 0.5, 0.85  # alpha from which the object's colour begins to be, and is, the picture's own
 GIVE = 0.3  # how far the background gives way, against the object, until the two explain the picture
 USUAL = 0.9  # quantile of what a model's background leaves unexplained where there is no object
 TAKEN, LEAST_TAKEN = (
@@ -158,7 +158,7 @@ def matte_share(
     share = torch.where(alpha > 0, (matte[3] / alpha.clamp_min(1e-6)).clamp(max=1), 0)
     known = guide if guide_role == "trimap" else matte_trimap(share, seen, guide if guide_role == "mask" else None)
     fine = refine_alpha(picture[:3], share, seen, known, progress)
-    return ((fine - NEARLY) / (1 - 2 * NEARLY)).clamp(0, 1)
+    return ((fine - NEARLY[0]) / (1 - sum(NEARLY))).clamp(0, 1)
 
 
 def matte_trimap(alpha: Tensor, seen: Size, mask: Tensor | None = None) -> Tensor:
