@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from omnialpha.errors import Cancelled, OmniAlphaError
 from omnialpha.layers.changes import changed, difference, fitted, patch_weight, spread_out
 from omnialpha.layers.compositing import clean_hidden, flatten, over, trimap
-from omnialpha.layers.keeping import keep_pixels, matte_trimap
-from omnialpha.layers.regions import grow, reached, shrink
+from omnialpha.layers.keeping import keep_pixels, least_share, matte_trimap
+from omnialpha.layers.regions import filled, grow, reached, shrink
 from omnialpha.layers.resizing import resize
 from omnialpha.metrics import alpha_mse, nine_psnr
 from omnialpha.tasks import TASKS
@@ -123,11 +123,12 @@ def test_where_nothing_changed_the_picture_stays(task):
 def test_the_round_trip_is_asked_for_where_it_is_needed():
     asked = []
     trip = lambda: asked.append(1) or drawn(scene()[0])  # noqa: E731
-    for task in ("matting_mask", "decomposition_auto", "fg_to_bg"):
+    for task in ("matting_mask", "fg_to_bg", "fg_to_full"):
         run(task, round_trip=trip)
     assert not asked
-    run("removal_auto", round_trip=trip)
-    assert asked
+    for count, task in enumerate(("removal_auto", "decomposition_auto", "bg_to_full"), 1):
+        run(task, round_trip=trip)
+        assert len(asked) == count
 
 
 def test_an_object_stays_as_given_in_its_composite():
@@ -221,6 +222,69 @@ def test_16_bits_stay(task):
     assert TASKS[task].family == "removal" or len((alpha * 255).round().unique()) < len(alpha.unique())
 
 
+def test_what_a_matte_has_missed_is_no_ghost_in_the_background():
+    """The model's background shows that there was an object, though its matte knows only half of it."""
+    picture, truth, object_ = scene()
+    half = grid()[1] < 0
+    matte = drawn(object_)
+    matte[3] *= half
+    behind, front = run("decomposition_auto", layers=[drawn(truth), matte])
+    missed = shrink((object_[3] >= 1) & ~half, 6)
+    error = lambda layer: float((layer - truth)[:3, missed].abs().mean())  # noqa: E731
+    assert error(behind) < 0.2 * error(picture)
+    assert front[3, missed].mean() > 0.5
+    far = ~grow(object_[3] > 0, 12)
+    assert not front[3, far].any() and torch.equal(behind[:, far], picture[:, far])
+    assert float((over(front, behind) - picture).abs().max()) < 0.51 / 255
+
+
+def test_a_background_that_is_a_little_off_costs_the_object_nothing():
+    """Texture that the model does not draw stays in the background."""
+    picture, truth, object_ = scene()
+    noise = 0.04 * torch.randn(3, *SIZE, generator=torch.Generator().manual_seed(1))
+    picture = torch.cat([(picture[:3] + noise).clamp(0, 1), picture[3:]])
+    layers = [drawn(truth), drawn(object_)]
+    behind, front = keep_pixels(TASKS["decomposition_auto"], picture, layers, SEEN, None, drawn(picture))
+    around = grow(object_[3] > 0, 10) & ~grow(object_[3] > 0, 4)
+    assert front[3, around].mean() < 0.01
+    assert (behind - picture)[:3, around].abs().mean() < 0.3 * (drawn(truth) - picture)[:3, around].abs().mean()
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 999))
+def test_the_least_share_is_enough_and_no_less_is(seed):
+    mixed, back = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(seed))
+    share = least_share(mixed, back)
+    front = lambda part: (mixed - (1 - part) * back) / part  # noqa: E731
+    assert bool(((share > 0) & (share <= 1)).all())
+    assert bool(((front(share) > -1e-4) & (front(share) < 1 + 1e-4)).all())
+    less = front(0.99 * share)
+    assert bool(((less < 0) | (less > 1)).any(dim=0).all())
+    assert not least_share(mixed, mixed).any()
+
+
+def test_an_object_may_be_most_of_a_picture():
+    """What is typical is what has changed least, and gaps in a change have changed with it."""
+    generator = torch.Generator().manual_seed(0)
+    apart = 0.02 + 0.01 * torch.rand(32, 32, generator=generator)
+    apart[3:29, 5:27] = 0.1 + 0.4 * torch.rand(26, 22, generator=generator)
+    apart[10:13, 10:13] = 0.02
+    region = changed(apart)
+    truth = torch.zeros(32, 32, dtype=torch.bool)
+    truth[3:29, 5:27] = True
+    assert torch.equal(region, truth)
+
+
+def test_a_tint_all_over_is_no_difference():
+    """A model's own hues and contrast; what else is different shows as much as it did."""
+    picture, truth, object_ = scene()
+    tinted = truth.clone()
+    tinted[:3] = 0.8 * tinted[:3] + torch.tensor([0.1, 0.0, 0.05])[:, None, None]
+    plain, toned = difference(truth, picture, SEEN), difference(tinted, picture, SEEN)
+    where = resize(object_, SEEN)[3]
+    assert toned[where == 0].mean() < 0.01 and toned[where == 1].mean() > 0.75 * plain[where == 1].mean()
+
+
 def test_changes_are_told_from_softness():
     """Against a typical difference everywhere, with specks in it, and only where the guide leads."""
     generator = torch.Generator().manual_seed(0)
@@ -266,6 +330,8 @@ def test_regions():
     walls[:, 6] = False
     assert reached(region, walls).sum() == 54 and not reached(region, ~walls).any()
     assert torch.equal(grow(region, 0), region)
+    ring = grow(region, 2) & ~region
+    assert torch.equal(filled(ring), grow(region, 2)) and torch.equal(filled(~walls), ~walls)
 
 
 def test_differences_are_those_of_what_shows():

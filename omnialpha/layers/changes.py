@@ -13,44 +13,70 @@ from torch import Tensor
 
 from ..checks import Size, size_of
 from .closed_form import cell_means
-from .regions import grow, reached, shrink
+from .regions import filled, grow, reached, shrink
 from .resizing import resize
 
-LEAST = 0.03  # a change that small in all colours is none
+LEAST = 0.03  # a change that small is none
 FEATHER = 0.25  # of the model's pixels: half the width over which a patch fades into the picture
 FINER = 4  # parts of one of the model's pixels, along an axis, in which a patch's edge is drawn
 TOUCHED = 0.02  # a pixel that a guide covers so far belongs to it
-DOUBT, SURE = 3.0, 6.0  # a change may be one, and is one, from so many times the typical deviation
+QUIET = 0.7  # share of the pixels, the least different ones, that tell what is typical where no guide does
+DOUBT, SURE = 2.0, 6.0  # a change may be one, and is one, from so many times the typical deviation,
+FAR_DOUBT, FAR_SURE = 0.25, 0.5  # or from that share of the greatest difference, if that is less,
+LEAST_DOUBT, LEAST_SURE = 1.0, 3.0  # but from so many deviations at least
+GAP = 2  # of the model's pixels: gaps up to twice that in a change have changed as well
+_STEPS = 3
 
 
 def difference(layer: Tensor, unchanged: Tensor, size: Size) -> Tensor:
-    """How far two layers [4, ...] are apart, as [h, w] at the size where the model saw them: the most of four channels,
-    colours weighted by alpha."""
-    planes = [torch.cat([each[:3] * each[3:], each[3:]]) for each in (resize(layer, size), resize(unchanged, size))]
-    apart = (planes[0] - planes[1]).abs().amax(dim=0)
-    return F.avg_pool2d(apart[None], 3, 1, 1, count_include_pad=False)[0]
+    """How far two layers [4, ...] are apart, as [h, w] at the size where the model saw them: the distance over four
+    channels, colours weighted by alpha. A tint or a contrast that most of the layer has is no difference."""
+    drawn, kept = (
+        torch.cat([each[:3] * each[3:], each[3:]]) for each in (resize(layer, size), resize(unchanged, size))
+    )
+    apart = drawn - kept
+    for _ in range(_STEPS):
+        apart = torch.cat([drawn[:3] - _toned(kept[:3], drawn[:3], apart.abs().amax(dim=0)), apart[3:]])
+    return F.avg_pool2d(apart.square().sum(dim=0, keepdim=True).sqrt(), 3, 1, 1, count_include_pad=False)[0]
+
+
+def _toned(planes: Tensor, like: Tensor, apart: Tensor) -> Tensor:
+    """Planes [3, h, w] with the tone of others: each channel's line of best fit, where the two are not far `apart`."""
+    weight = torch.exp(-((apart / (2 * apart.median() + 1e-3)) ** 2))
+    weight = weight / weight.sum()
+    means = [(plane * weight).sum(dim=(1, 2), keepdim=True) for plane in (planes, like)]
+    centred, aim = planes - means[0], like - means[1]
+    both, own = ((weight * centred * plane).sum(dim=(1, 2), keepdim=True) for plane in (aim, centred))
+    return means[1] + (both + 1e-3) / (own + 1e-3) * centred
 
 
 def changed(apart: Tensor, guide: Tensor | None = None, whole: bool = True) -> Tensor:
     """Where a run changed something, as [h, w] bool.
 
     The model and its VAE alter every pixel a little. How much is told from what is typical: a change is sure where the
-    difference stands out. Without a guide it goes on to what hangs together with it and stands out less; with one, what
-    is sure and hangs together with it has changed as well, such as a shadow.
+    difference stands out. Without a guide it goes on to what hangs together with it and stands out less, and over gaps
+    and holes in that; with one, what is sure and hangs together with it has changed as well, such as a shadow.
 
     Args:
         apart: [h, w], from `difference`.
         guide: [h, w] bool, where the object is, if that is known: then changes count that touch it.
         whole: all of the guide has changed, if anything in it has; else the guide only says where to look.
     """
-    around = torch.ones_like(apart, dtype=torch.bool) if guide is None else ~grow(guide, 3)
-    typical = apart[around] if around.sum() >= 16 else apart.flatten()
+    around = torch.zeros_like(apart, dtype=torch.bool) if guide is None else ~grow(guide, 3)
+    known = int(around.sum()) >= 16
+    typical, spread = (apart[around], 1.0) if known else (apart[apart <= apart.quantile(QUIET)], 2.0)
     middle = typical.median()
-    deviation = 1.4826 * (typical - middle).abs().median()
-    may, sure = (apart > torch.clamp(middle + times * deviation, min=LEAST) for times in (DOUBT, SURE))
+    deviation = spread * 1.4826 * (typical - middle).abs().median()
+    top = torch.full_like(middle, torch.inf) if known else apart.max()
+
+    def beyond(times: float, far: float, least: float) -> Tensor:
+        bound = torch.minimum(middle + times * deviation, far * top)
+        return apart > torch.maximum(bound, middle + least * deviation).clamp_min(LEAST)
+
+    may, sure = beyond(DOUBT, FAR_DOUBT, LEAST_DOUBT), beyond(SURE, FAR_SURE, LEAST_SURE)
     may, sure = may | sure, grow(shrink(sure, 1), 1)  # without specks
     if guide is None:
-        return reached(sure, may)
+        return filled(shrink(grow(reached(sure, may), GAP), GAP))
     if whole:
         return reached(guide, sure | guide) if bool((apart[guide] > LEAST).any()) else torch.zeros_like(guide)
     return reached(may & guide, sure | (may & guide))

@@ -26,9 +26,14 @@ from .resizing import resize_plane
 
 MARGIN = 1.0  # pixels, as the model saw them, between what a matte calls sure and what is taken for sure
 OBJECT, BACKGROUND = 0.95, 0.05  # from and up to which a matte's alpha is taken for sure
-NEARLY = 0.01  # a share that near to none or all is that: so much is left of where nothing but smoothness decides
-OWN = 0.6, 0.95  # alpha from which the object's colour begins to be, and is, the picture's own
+NEARLY = 0.01, 0.05  # a share that near to none, or to all, is that: smoothness alone leaves so much of either
+OWN = 0.5, 0.85  # alpha from which the object's colour begins to be, and is, the picture's own
 GIVE = 0.3  # how far the background gives way, against the object, until the two explain the picture
+USUAL = 0.9  # quantile of what a model's background leaves unexplained where there is no object
+TAKEN, LEAST_TAKEN = (
+    (1.5, 3.0),
+    (0.1, 0.2),
+)  # times that from which the object begins to take it, and takes all; at least
 _HALF_STEP = 0.5 / 255
 
 
@@ -50,7 +55,8 @@ def keep_pixels(
         seen: (height, width) at which the model saw the picture (`Frame.inner`).
         guide: [H, W] in [0, 1] with 1 = object, as it was given.
         round_trip: [4, h, w] of any size, the fitted picture encoded and decoded by the VAE, or what gives it when
-            called; it is called only where changes have to be told from the VAE's own. Without it the picture itself.
+            called; it is called only for tasks that give a background, or a composite of one: their changes have to be
+            told from the VAE's own. Without it the picture itself.
         progress: see `progress.Progress`.
 
     Returns:
@@ -81,7 +87,16 @@ def keep_pixels(
         ]
     else:
         if "background" in task.targets:
-            kept = decompose(picture, layers[0], layers[1], seen, guide, task.guide_role, watch)
+            kept = decompose(
+                picture,
+                layers[0],
+                layers[1],
+                seen,
+                unchanged=_unchanged(picture, round_trip),
+                guide=guide,
+                guide_role=task.guide_role,
+                progress=watch,
+            )
         else:
             kept = [keep_foreground(picture, layers[0], seen, guide=guide, guide_role=task.guide_role, progress=watch)]
     watch(1.0)
@@ -152,7 +167,7 @@ def matte_share(
     share = torch.where(alpha > 0, (matte[3] / alpha.clamp_min(1e-6)).clamp(max=1), 0)
     known = guide if guide_role == "trimap" else matte_trimap(share, seen, guide if guide_role == "mask" else None)
     fine = refine_alpha(picture[:3], share, seen, known, progress)
-    return ((fine - NEARLY) / (1 - 2 * NEARLY)).clamp(0, 1)
+    return ((fine - NEARLY[0]) / (1 - sum(NEARLY))).clamp(0, 1)
 
 
 def matte_trimap(alpha: Tensor, seen: Size, mask: Tensor | None = None) -> Tensor:
@@ -236,28 +251,49 @@ def decompose(
     behind: Tensor,
     matte: Tensor,
     seen: Size,
+    unchanged: Tensor,
     guide: Tensor | None = None,
     guide_role: str | None = None,
     progress: Progress | None = None,
 ) -> list[Tensor]:
     """Background and object, which laid over each other are the picture again.
 
-    Where the object is not, the background is the picture; where it hides all, it is the model's, fitted to what is
-    around. In soft pixels both give way until C = a F + (1 - a) B holds. Arguments as for `keep_pixels`.
+    Where the run has not changed the background, it is the picture; where it has, it is the model's, fitted to what is
+    around, and the object takes all that this does not explain. In soft pixels both give way until C = a F + (1 - a) B
+    holds. Arguments as for `keep_background`; `matte` is the model's layer [4, H, W].
     """
     watch = Watch(progress)
     share = matte_share(picture, matte, seen, guide=guide, guide_role=guide_role, progress=watch.part(0.0, 0.6))
+    spots = cell_means(share, seen) > TOUCHED
+    region = changed(difference(behind, unchanged, seen), spots if spots.any() else None)
+    weight = torch.maximum(patch_weight(region, None, tuple(share.shape)), (share > 0).to(share))
+    patch = fitted(behind[:3], picture[:3], (weight <= 0).to(picture), seen)
+    back = torch.lerp(picture[:3], patch, weight)
+    share = torch.maximum(share, _unexplained(picture[:3], patch, weight))
     colour = object_colour(picture, matte, share, watch.part(0.6, 1.0))
-    clear = (share <= 0).to(picture)
-    patch = fitted(behind[:3], picture[:3], clear, seen)
-    back = torch.where(share <= 0, picture[:3], patch)
-    soft = (share > 0) & (share < 1)
+    soft = share < 1
     colour, back = colour.clone(), back.clone()
     colour[:, soft], back[:, soft] = _explained(picture[:3, soft], colour[:, soft], back[:, soft], share[soft])
     object_ = _object(picture, share, colour)
     alpha = object_[3]
     rest = torch.where(alpha < 1, picture[3] * (1 - share) / (1 - alpha).clamp_min(1e-12), 1).clamp(0, 1)
     return [torch.cat([back, rest[None]]), object_]
+
+
+def _unexplained(picture: Tensor, patch: Tensor, weight: Tensor) -> Tensor:
+    """The object's share [H, W] of a picture where this cannot be the patch: where it is clearly more than what a patch
+    leaves unexplained of a background that is in full view."""
+    need = least_share(picture, patch)
+    view = need[weight <= 0]
+    usual = float(view.sort().values[int(USUAL * (len(view) - 1))]) if len(view) else 0.0
+    low, high = (max(times * usual, floor) for times, floor in zip(TAKEN, LEAST_TAKEN, strict=True))
+    return need * weight * ((need - low) / (high - low)).clamp(0, 1)
+
+
+def least_share(mixed: Tensor, back: Tensor) -> Tensor:
+    """The least alpha [H, W] with which some colour in [0, 1] in front of `back` makes `mixed`, both [3, H, W]."""
+    room = torch.where(mixed > back, 1 - back, back)
+    return ((mixed - back).abs() / room.clamp_min(1e-6)).amax(dim=0).clamp(max=1)
 
 
 def _explained(mixed: Tensor, front: Tensor, back: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

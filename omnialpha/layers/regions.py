@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,3 +33,9 @@ def reached(seeds: Tensor, region: Tensor) -> Tensor:
         for _ in range(8):
             found = grow(found, 1) & region
     return found
+
+
+def filled(region: Tensor) -> Tensor:
+    """The region with its holes: all that cannot be reached from the border around it, over edges and corners."""
+    border = F.pad(torch.zeros_like(region), (1, 1, 1, 1), value=True)
+    return ~reached(border, ~F.pad(region, (1, 1, 1, 1)))[1:-1, 1:-1]
