@@ -23,7 +23,7 @@ from .adapters.sampling import RunProgress, finishing_device
 from .adapters.settings import settings_of
 from .adapters.wires import CATEGORY, Sequence
 
-KEEPING = [row.id for row in TASKS.values() if row.image_role]
+KEEPING = [row.id for row in TASKS.values() if row.keeps]
 
 
 class OmniAlphaKeepPixels(io.ComfyNode):

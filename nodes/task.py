@@ -183,8 +183,9 @@ class OmniAlphaTask(io.ComfyNode):
 
 
 def _for_the_page(row: Task) -> dict:
-    """What web/task.js shows of a task: which sockets it uses, and the words the model is told."""
-    return {"image": row.image_role, "guide": row.guide_role, "text": row.text, "instruction": row.instruction}
+    """What web/task.js shows of a task: which sockets and widgets it uses, and the words the model is told."""
+    uses = {"image": row.image_role, "guide": row.guide_role, "text": row.text, "pixels": row.keeps, "look": row.looks}
+    return uses | {"instruction": row.instruction}
 
 
 def run(plan: Plan, settings: Settings, *, model, clip, vae, sampler: str) -> list:

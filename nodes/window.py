@@ -15,7 +15,7 @@ from .adapters.inputs import check_connected, chosen, explicit_size, fit_input, 
 from .adapters.settings import settings_of
 from .adapters.wires import CATEGORY
 
-LOOKING = [row.id for row in TASKS.values() if row.image_role == "composite"]
+LOOKING = [row.id for row in TASKS.values() if row.looks]
 
 
 class OmniAlphaWindow(io.ComfyNode):

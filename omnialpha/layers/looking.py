@@ -271,7 +271,7 @@ def _one_of(options: Sequence[str], value: str, name: str) -> str:
 def _looks_closely(sequence: LayerSequence, task: Task | None, look: str = "close") -> bool:
     """Is there an object to look for, and may it be?"""
     close = check_look(look) == "close" and sequence.fit != "exact"
-    return close and task is not None and task.image_role == "composite"
+    return close and task is not None and task.looks
 
 
 def _support(fitted: FittedSequence, task: Task, layers: Sequence[Tensor]) -> Tensor:
