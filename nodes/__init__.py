@@ -14,6 +14,7 @@ from .decode_layers import OmniAlphaDecodeLayers
 from .edit_layers import OmniAlphaEditLayers
 from .encode_layers import OmniAlphaEncodeLayers
 from .instruct import OmniAlphaInstruct
+from .keep_pixels import OmniAlphaKeepPixels
 from .layer import OmniAlphaLayer
 from .load_checkpoint import OmniAlphaLoadCheckpoint
 from .load_layers import OmniAlphaLoadLayers
@@ -27,6 +28,7 @@ from .sequence import OmniAlphaSequence
 from .sigmas import OmniAlphaSigmas
 from .task import OmniAlphaTask
 from .trimap import OmniAlphaTrimap
+from .window import OmniAlphaWindow
 
 NODES: list[type[io.ComfyNode]] = [
     OmniAlphaTask,
@@ -48,6 +50,8 @@ NODES: list[type[io.ComfyNode]] = [
     OmniAlphaAlpha,
     OmniAlphaTrimap,
     OmniAlphaRefineMatte,
+    OmniAlphaWindow,
+    OmniAlphaKeepPixels,
 ]
 
 

@@ -5,7 +5,7 @@ from PIL import ImageColor
 
 from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.layers.compositing import flatten, opaque, squares
-from .adapters.images import to_bytes_exactly, to_image, to_layers
+from .adapters.images import through_bytes, to_image, to_layers
 from .adapters.inputs import chosen
 from .adapters.wires import CATEGORY
 
@@ -63,7 +63,7 @@ class OmniAlphaCompositeLayers(io.ComfyNode):
             else _rgb(colour if background == "colour" else background)
         )
         flats = [_composite([*back, *layers], background, rgb, linear_light) for back in backs]
-        return io.NodeOutput(to_image(to_bytes_exactly(flats)))
+        return io.NodeOutput(to_image(through_bytes(flats)))
 
 
 def _composite(layers: list, background: str, rgb: tuple | None, linear_light: bool):

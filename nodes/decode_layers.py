@@ -8,7 +8,7 @@ from ..omnialpha.layers import compositing as operations
 from ..omnialpha.layers.resizing import Frame
 from ..omnialpha.layers.sequence import LayerSequence
 from .adapters import layer_vae
-from .adapters.images import to_bytes_exactly, to_image, transparency
+from .adapters.images import to_image, transparency
 from .adapters.inputs import mask_output, snap_input, tile_input
 from .adapters.settings import stated_settings
 from .adapters.wires import CATEGORY, Sequence
@@ -54,7 +54,6 @@ class OmniAlphaDecodeLayers(io.ComfyNode):
             layers = [frame.undo(layer) for layer in layers]
         if snap_alpha:
             layers = [operations.snap_alpha(layer) for layer in layers]
-        layers = to_bytes_exactly(layers)
         return io.NodeOutput(to_image(layers), transparency(layers))
 
 

@@ -4,7 +4,7 @@ from comfy_api.v0_0_2 import io
 
 from ..omnialpha.files.names import arrange_names, distinct, parse_names
 from ..omnialpha.layers.arranging import arrange, parse_order
-from .adapters.images import names_of, to_image, to_layers, transparency
+from .adapters.images import names_of, through_bytes, to_image, to_layers, transparency
 from .adapters.inputs import mask_output
 from .adapters.wires import CATEGORY
 
@@ -48,5 +48,5 @@ class OmniAlphaEditLayers(io.ComfyNode):
         known, layers = names_of(layers), to_layers(layers, "The layers")
         numbers = parse_order(order, len(layers))
         names = distinct(arrange_names(parse_names(names, len(layers), known), numbers))
-        layers = arrange(layers, numbers)
+        layers = through_bytes(arrange(layers, numbers))
         return io.NodeOutput(to_image(layers, names), transparency(layers), "\n".join(names))

@@ -5,7 +5,7 @@ from comfy_api.v0_0_2 import io
 
 from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.layers.refining import refine, seen_size
-from .adapters.images import object_planes, to_bytes_exactly, to_image, to_layers, to_planes, transparency
+from .adapters.images import object_planes, through_bytes, to_image, to_layers, to_planes, transparency
 from .adapters.inputs import OPAQUE, mask_output, one_each, polarity_input
 from .adapters.note import show_note
 from .adapters.wires import CATEGORY
@@ -74,7 +74,7 @@ class OmniAlphaRefineMatte(io.ComfyNode):
             refine(picture[:3].to(device), each.to(device), size, known if known is None else known.to(device)).cpu()
             for picture, each, size, known in zip(pictures, mattes, sizes, trimaps, strict=True)
         ]
-        layers = to_bytes_exactly(layers)
+        layers = through_bytes(layers)
         return io.NodeOutput(to_image(layers), transparency(layers))
 
 

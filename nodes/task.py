@@ -12,11 +12,12 @@ from ..omnialpha.layers.looking import Made
 from ..omnialpha.layers.sequence import FittedSequence
 from ..omnialpha.model.sampling import sigmas
 from ..omnialpha.request import Plan, Request
-from ..omnialpha.tasks import LOOKS, PIXELS, ROLES, TASKS, Task, by_family, get_task
+from ..omnialpha.tasks import LOOKS, PIXELS, TASKS, Task, by_family, get_task
 from .adapters import layer_vae
 from .adapters.conditioning import condition
-from .adapters.images import check_same_size, one_picture, to_bytes_exactly, to_image, to_planes, transparency
+from .adapters.images import check_same_size, one_picture, one_plane, through_bytes, to_image, transparency
 from .adapters.inputs import (
+    check_connected,
     chosen,
     explicit_size,
     fit_input,
@@ -29,7 +30,7 @@ from .adapters.inputs import (
 )
 from .adapters.note import doubts_shown
 from .adapters.preview import previewer
-from .adapters.sampling import RunProgress, empty_latent, ensure_patched, sample
+from .adapters.sampling import RunProgress, empty_latent, ensure_patched, finishing_device, sample
 from .adapters.settings import settings_of
 from .adapters.wires import CATEGORY
 
@@ -125,7 +126,7 @@ class OmniAlphaTask(io.ComfyNode):
             return True
         try:
             row = get_task(task)
-            _check_connected(row, image is not _OPEN, guide is not _OPEN)
+            check_connected(row, image is not _OPEN, guide is not _OPEN)
             if None not in (text, instruction):
                 row.fill(text, instruction)
         except OmniAlphaError as error:
@@ -176,14 +177,15 @@ class OmniAlphaTask(io.ComfyNode):
             pixels=pixels,
             look=look,
         )
-        layers = to_bytes_exactly(run(plan, settings, model=model, clip=clip, vae=vae, sampler=sampler))
-        composite = to_bytes_exactly([flatten(layers)])
+        layers = through_bytes(run(plan, settings, model=model, clip=clip, vae=vae, sampler=sampler))
+        composite = through_bytes([flatten(layers)])
         return io.NodeOutput(to_image(layers, plan.names), transparency(layers), to_image(composite))
 
 
 def _for_the_page(row: Task) -> dict:
-    """What web/task.js shows of a task: which sockets it uses, and the words the model is told."""
-    return {"image": row.image_role, "guide": row.guide_role, "text": row.text, "instruction": row.instruction}
+    """What web/task.js shows of a task: which sockets and widgets it uses, and the words the model is told."""
+    uses = {"image": row.image_role, "guide": row.guide_role, "text": row.text, "pixels": row.keeps, "look": row.looks}
+    return uses | {"instruction": row.instruction}
 
 
 def run(plan: Plan, settings: Settings, *, model, clip, vae, sampler: str) -> list:
@@ -211,31 +213,16 @@ def run(plan: Plan, settings: Settings, *, model, clip, vae, sampler: str) -> li
         round_trip = partial(layer_vae.round_trip, vae, fitted.inputs[0]) if fitted.inputs else None
         return Made(layer_vae.decode(vae, samples), round_trip)
 
-    return plan.carry_out(make, progress.finishing)
+    return plan.carry_out(make, progress.finishing, finishing_device())
 
 
 def _plan(settings: Settings, image, guide, node_id=None, *, task: str, **asked) -> Plan:
     """The library's plan for the node's inputs; what may disappoint is said on the node."""
     row = get_task(task)
-    _check_connected(row, image is not None, guide is not None)
+    check_connected(row, image is not None, guide is not None)
     images = [one_picture(image, "The picture")] if row.image_role else []
     plane = None
     if row.guide_role:
-        plane = check_same_size(_one_plane(guide), images[0], "The guide")
+        plane = check_same_size(one_plane(guide, "The guide"), images[0], "The guide")
     with doubts_shown(node_id, "OmniAlpha Task"):
         return Request(task=task, images=images, guide=plane, **asked).plan(settings)
-
-
-def _check_connected(row, image: bool, guide: bool) -> None:
-    """Raises OmniAlphaError where something the task needs is not connected."""
-    if row.image_role and not image:
-        raise OmniAlphaError(f"Task '{row.id}' needs a picture: connect {ROLES[row.image_role]} to 'image'.")
-    if row.guide_role and not guide:
-        raise OmniAlphaError(f"Task '{row.id}' needs a guide: connect {ROLES[row.guide_role]} to 'guide'.")
-
-
-def _one_plane(guide):
-    planes = to_planes(guide, "The guide")
-    if len(planes) != 1:
-        raise OmniAlphaError(f"The guide is a batch of {len(planes)} masks; expected one.")
-    return planes[0]

@@ -172,8 +172,9 @@ class OmniAlphaPipeline(DiffusionPipeline):
             if callback is not None and callback(done, total, preview) is False:
                 raise Cancelled(f"Stopped after step {done} of {total}.")
 
+        gpu = self._execution_device if self._execution_device.type == "cuda" else None
         try:
-            return plan.carry_out(lambda fitted: self._make(plan, fitted, after_step), progress)
+            return plan.carry_out(lambda fitted: self._make(plan, fitted, after_step), progress, gpu)
         finally:
             self.maybe_free_model_hooks()
 

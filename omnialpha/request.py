@@ -168,19 +168,23 @@ class Plan:
         return most_passes(self.sequence, self.task, *self.budget, self.look)
 
     def carry_out(
-        self, model: Callable[[FittedSequence], Made], progress: Progress | None = None
+        self,
+        model: Callable[[FittedSequence], Made],
+        progress: Progress | None = None,
+        device: torch.device | None = None,
     ) -> list[torch.Tensor]:
         """The layers as the artist gets them: [4, H, W] each in the frame of the first picture, back to front.
 
         Args:
             model: makes the targets of what was fitted; see `layers.looking.look_at`.
             progress: told of the finishing, see `progress.Progress`.
+            device: to finish on, see `layers.looking.finish`.
 
         Raises:
             Cancelled: `progress` returned False.
         """
         look = look_at(self.sequence, self.task, model, *self.budget, self.look)
-        layers = finished(look, self.sequence, self.task, self.request.pixels, progress)
+        layers = finished(look, self.sequence, self.task, self.request.pixels, progress=progress, device=device)
         return [snap_alpha(layer) for layer in layers] if self.request.snap else layers
 
     def record(self) -> dict[str, Any]:

@@ -71,6 +71,16 @@ class Task:
         return self.inputs[1] if len(self.inputs) > 1 else None
 
     @property
+    def looks(self) -> bool:
+        """Is there an object to look for in the picture?"""
+        return self.image_role == "composite"
+
+    @property
+    def keeps(self) -> bool:
+        """Does a generated layer show what the picture shows?"""
+        return self.looks or (self.image_role is not None and "composite" in self.targets)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What the generated layers are called in the viewer and in files, back to front."""
         return tuple(NAMES.get(role, role) for role in self.targets)

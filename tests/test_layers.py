@@ -189,6 +189,16 @@ def test_resizing_stays_in_range_and_opaque(height, width, to_height, to_width, 
     assert plane.shape == (to_height, to_width) and plane.min() >= 0 and plane.max() <= 1
 
 
+@pytest.mark.parametrize("mode", ["scale", "pad"])
+def test_what_was_opaque_comes_back_opaque(mode):
+    """Exactly, in the core of a cut-out too: a reader that cuts to 8 bits makes 254 of anything less."""
+    layer = random_layer(48, 64)
+    layer[3] = 0
+    layer[3, 8:40, 8:56] = 1
+    back = Frame((301, 397), (48, 64), mode).undo(layer)
+    assert back[3, 90:210, 90:300].eq(1).all() and back.max() == 1
+
+
 def test_resizing_to_its_own_size_is_nothing():
     layer = random_layer(7, 9)
     assert resize(layer, (7, 9)) is layer and resize_plane(layer[3], (7, 9)).data_ptr() == layer[3].data_ptr()

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from omnialpha.errors import OmniAlphaError
 from omnialpha.layers.compositing import grey_layer, opaque
-from omnialpha.layers.looking import Made, finished, look_at, put_back
+from omnialpha.layers.keeping import keep_pixels
+from omnialpha.layers.looking import Made, drawn_window, find_object, finish, finished, look_at, put_back
 from omnialpha.layers.resizing import fit_size
 from omnialpha.layers.sequence import LayerSequence
 from omnialpha.layers.windows import (
@@ -350,3 +351,43 @@ def test_micro_sees_a_small_object_better_from_close_by():
         (layer,) = finished(seen, sequence, row, "redraw")
         errors.append(float((layer[3] - disc.float()).square().mean()) / float(disc.float().mean()))
     assert errors[1] < errors[0] / 10
+
+
+@pytest.mark.parametrize("task", ["matting_mask", "matting_auto", "removal_auto", "decomposition_text"])
+def test_finding_the_object_is_what_a_look_does(task):
+    """As a step of its own, with what the first pass made."""
+    support, calls = boxes((300, 500), (200, 400, 40, 40)), []
+    sequence, row = asked(task, support)
+    answer = copy if "foreground" in row.targets else lambda fit: Made([torch.full_like(fit.inputs[0], 0.1)])
+    seen = look_at(sequence, row, pretend(calls, answer), *MICRO)
+    first = None if row.guide_role else answer(calls[0]).layers
+    assert find_object(sequence, row, *MICRO, first) == seen.window and not seen.window.whole
+    assert row.guide_role or find_object(sequence, row, *MICRO).whole
+
+
+def test_a_drawn_window_is_the_rectangle_round_all_that_is_white():
+    mask = torch.zeros(40, 60)
+    mask[5:9, 50:60], mask[30, 7], mask[39, 0] = 1, 0.8, 0.4
+    assert drawn_window(mask) == Window(5, 7, 26, 53, (40, 60))
+    assert drawn_window(torch.ones(3, 4)).whole
+    with pytest.raises(OmniAlphaError, match=r"window is empty.*60x40"):
+        drawn_window(0.4 * mask)
+
+
+def test_where_a_device_s_memory_ends_the_pixels_are_kept_on_the_picture_s(monkeypatch):
+    sequence, row = asked("matting_mask", boxes((60, 80), (20, 20, 30, 30)))
+    picture, guide = sequence.layers[0], sequence.layers[1][0]
+    tried = []
+
+    def keep(task, picture, *args, **kwargs):
+        tried.append(picture.device.type)
+        if picture.device.type == "meta":
+            raise torch.cuda.OutOfMemoryError
+        return keep_pixels(task, picture, *args, **kwargs)
+
+    monkeypatch.setattr("omnialpha.layers.looking.keep_pixels", keep)
+    common = {"seen": (60, 80), "guide": guide}
+    made = [torch.cat([picture[:3], guide[None]])], Window.over((60, 80))
+    (there,) = finish(row, picture, *made, **common, device=torch.device("meta"))
+    (here,) = finish(row, picture, *made, **common)
+    assert tried == ["meta", "cpu", "cpu"] and torch.equal(there, here) and there.device == picture.device

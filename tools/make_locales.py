@@ -32,7 +32,12 @@ BESIDE = {
             "mask": "mask (1 = object)",
             "coarse_mask": "rough mask (1 = object)",
         },
-        "unused": {"image": "picture: not used by this task", "guide": "guide: not used by this task"},
+        "unused": {
+            "image": "picture: not used by this task",
+            "guide": "guide: not used by this task",
+            "pixels": "pixels: nothing that the picture shows is in what this task makes",
+            "look": "look: this task has no object to look for",
+        },
         "text": {
             "none": "text: not used by this task",
             "optional": "text: say what to draw, if you like",

@@ -1,4 +1,5 @@
-"""Make the workflows that code describes: those for the public checkpoint, quick start, two stages and fine edges.
+"""Make the workflows that code describes: those for the public checkpoint, quick start, two stages, fine edges, and the
+one that goes step by step.
 
     make templates
 
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from public_workflows import LORA, PUBLIC, TEXT_ENCODER, VAE, Public, models, public_note
 from workflow_builder import Board, Wire
+
+from omnialpha.tasks import TASKS
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
 
@@ -104,7 +107,7 @@ MICRO = (
 )
 
 
-def on_micro(board: Board, title: str, task_id: str, picture: str, mask: str = "") -> tuple[Wire, Wire]:
+def on_micro(board: Board, title: str, task_id: str, picture: str, mask: str = "", **asked) -> tuple[Wire, Wire]:
     """micro, example pictures, and a task on them; (picture, layers)."""
     loaded = board.add("OmniAlphaLoadCheckpoint", "Load micro", (460, 60), (320, 110), checkpoint="micro")
     board.group("Model", 440, -20, 800, 190)
@@ -112,7 +115,7 @@ def on_micro(board: Board, title: str, task_id: str, picture: str, mask: str = "
     guide = {"guide": load_mask(board, (460, 700), mask)} if mask else {}
     board.group("Picture and mask" if mask else "Picture", 440, 210, 800, 1080 if mask else 670)
     models = (loaded[name] for name in ("MODEL", "CLIP", "VAE"))
-    return image, task(board, (860, 60), title, *models, task_id, image=image, **guide)
+    return image, task(board, (860, 60), title, *models, task_id, image=image, **guide, **asked)
 
 
 def quick_start() -> dict:
@@ -175,15 +178,19 @@ def fine_edges() -> dict:
     """A cut-out whose edges follow the picture's."""
     board = Board()
     board.note(
-        "# Fine edges\n1. The model cuts out what the rough mask marks. Its edges are as soft as the size it works "
-        "at.\n2. *OmniAlpha Trimap* says where that cut-out is sure: white is object, black is background, grey is "
+        "# Fine edges\n*OmniAlpha Task* makes fine edges by itself: **pixels** = keep. These are the same steps in the "
+        "open, for mattes from elsewhere and for edges that you want to help.\n1. The model cuts out what the rough "
+        "mask marks. **pixels** = redraw leaves its layers alone: their edges are as soft as the size it works at.\n2. "
+        "*OmniAlpha Trimap* says where that cut-out is sure: white is object, black is background, grey is "
         "**to be found out**. Raise its **width** until the grey covers all that is wrong at the edge.\n3. "
         "*OmniAlpha Refine Matte* keeps to what is sure, follows the picture's own edges in the grey, and takes "
         "the old background's colour out of them.\n\nIf you have painted a trimap for a task by trimap, connect "
         "that one to **trimap**.\n\n" + MISSING + "\n\n" + MICRO,
-        (400, 640),
+        (400, 740),
     )
-    image, layers = on_micro(board, "Cut out", "matting_coarse_mask", "omnialpha_gift.png", "omnialpha_gift_mask.png")
+    image, layers = on_micro(
+        board, "Cut out", "matting_coarse_mask", "omnialpha_gift.png", "omnialpha_gift_mask.png", pixels="redraw"
+    )
     known = board.add("OmniAlphaTrimap", "What is sure", (1340, 60), (320, 380), layers=layers, width=3)
     refined = board.add(
         "OmniAlphaRefineMatte",
@@ -201,10 +208,91 @@ def fine_edges() -> dict:
     return board.workflow("omnialpha_fine_edges")
 
 
+def step_by_step() -> dict:
+    """What the task node does, in single nodes around ComfyUI's own sampler."""
+    task_id = "decomposition_coarse_mask"
+    board = Board()
+    board.note(
+        "# Decomposition, step by step\nSplits a picture into **background and object**, laid out as single steps. "
+        f"*OmniAlpha Task* does all of this in one node (task `{task_id}`), and with the same seed gives the same "
+        "layers, bit for bit; open it up like this when you want another sampler, more layers, or your own words.\n\n"
+        "**Model** - *Patch Model* teaches the model to tell layers apart. LoRAs go in front of it.\n\n**Window** - "
+        "the model sees the object larger when it is shown a window round it, cut out of picture and mask alike.\n\n"
+        "**Sequence** - which layers go in, in which order, and how many come out: **targets** = 2, the background "
+        "first.\n\n**Instruct** - the words. This is the task's own wording; change it freely.\n\n**Sample** - "
+        "ComfyUI's own sampling nodes. Only the noise levels come from *OmniAlpha Sigmas*: they depend on how many "
+        "layers are drawn. Steps 0 = what the checkpoint asks for.\n\n**Decode** - one layer at a time, back to the "
+        "size of the window.\n\n**Keep Pixels** - your picture's own pixels wherever the layers show what it shows, at "
+        "its full size; the model's for what was hidden.\n\n" + MISSING + "\n\n" + MICRO,
+        (420, 940),
+    )
+    model, clip, vae = board.add(
+        "OmniAlphaLoadCheckpoint", "Load micro", (480, 60), (320, 110), checkpoint="micro"
+    ).values()
+    patched = board.add("OmniAlphaPatchModel", "Patch Model", (480, 230), (320, 110), model=model)["MODEL"]
+    board.group("Model", 460, -20, 820, 360)
+    image = load_picture(board, (480, 460), "omnialpha_gift.png")
+    mask = load_mask(board, (480, 870), "omnialpha_gift_mask.png")
+    board.group("Picture and mask", 460, 380, 820, 1250)
+
+    cut, marked, window = board.add(
+        "OmniAlphaWindow",
+        "Window round the object",
+        (880, 60),
+        (340, 260),
+        vae=vae,
+        task=task_id,
+        image=image,
+        guide=mask,
+    ).values()
+    seen = board.add("MaskToImage", "The mask as a layer", (880, 390), (340, 60), mask=marked)["IMAGE"]
+    layers = {"layers__layer0": cut, "layers__layer1": seen}
+    sequence = board.add(
+        "OmniAlphaSequence", "Sequence: picture and mask in, 2 layers out", (880, 520), (340, 220), **layers, targets=2
+    )["sequence"]
+    told = {"instruction": TASKS[task_id].instruction, "negative": ""}
+    positive, negative, latent = board.add(
+        "OmniAlphaInstruct", "Instruct", (880, 810), (340, 300), clip=clip, vae=vae, sequence=sequence, **told
+    ).values()
+    board.group("What goes in, what comes out", 860, -20, 1240, 1130)
+
+    noise = board.add("RandomNoise", "Noise", (1300, 60), (320, 90), noise_seed=1)["NOISE"]
+    sampler = board.add("KSamplerSelect", "Sampler", (1300, 220), (320, 70))["SAMPLER"]
+    levels = board.add("OmniAlphaSigmas", "Noise levels", (1300, 360), (320, 180), latent=latent, model=model)["SIGMAS"]
+    pair = {"positive": positive, "negative": negative}
+    guider = board.add("CFGGuider", "Guidance (1 = none)", (1300, 610), (320, 110), model=patched, **pair, cfg=1)[
+        "GUIDER"
+    ]
+    sampled = board.add(
+        "SamplerCustomAdvanced",
+        "Sample",
+        (1660, 60),
+        (260, 130),
+        noise=noise,
+        guider=guider,
+        sampler=sampler,
+        sigmas=levels,
+        latent_image=latent,
+    )["output"]
+    board.group("Sample, with ComfyUI's own nodes", 1280, -20, 1940, 740)
+
+    decoded = board.add(
+        "OmniAlphaDecodeLayers", "Decode Layers", (2000, 60), (320, 200), vae=vae, latent=sampled, sequence=sequence
+    )["layers"]
+    given = {"vae": vae, "task": task_id, "image": image, "layers": decoded, "sequence": sequence, "window": window}
+    kept = board.add("OmniAlphaKeepPixels", "Keep the picture's pixels", (2000, 340), (320, 240), **given)
+    board.group("Decode and keep", 1980, -20, 2340, 600)
+    board.add("PreviewImage", "Should equal your picture", (2000, 700), (320, 330), images=kept["composite"])
+    board.group("Check", 1980, 620, 2340, 1050)
+    show_and_save(board, 2400, kept["layers"], "Background and object", "decomposition")
+    return board.workflow("omnialpha_decomposition_step_by_step")
+
+
 def made() -> dict[str, dict]:
     """Every workflow of this file by its name."""
     rows = {f"omnialpha_public_{row.name}": public(row) for row in PUBLIC}
     micro = {"quick_start": quick_start, "two_stage": two_stage, "fine_edges": fine_edges}
+    micro |= {"decomposition_step_by_step": step_by_step}
     return {f"omnialpha_{name}": make() for name, make in micro.items()} | rows
 
 

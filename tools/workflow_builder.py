@@ -55,12 +55,24 @@ _THEIRS = {
     "CLIPLoader": _core(
         "CLIP", clip_name=_widget("COMBO"), type=_widget("COMBO", "qwen_image"), device=_widget("COMBO", "default")
     ),
+    "MaskToImage": _core("IMAGE", mask=("MASK", {})),
+    "RandomNoise": _core("NOISE", noise_seed=("INT", {"default": 0, "control_after_generate": True})),
+    "KSamplerSelect": _core("SAMPLER", sampler_name=_widget("COMBO", "euler")),
+    "CFGGuider": _core(
+        "GUIDER", model=("MODEL", {}), positive=("CONDITIONING", {}), negative=("CONDITIONING", {}),
+        cfg=_widget("FLOAT", 8.0),
+    ),
+    "SamplerCustomAdvanced": _core(
+        "LATENT LATENT", noise=("NOISE", {}), guider=("GUIDER", {}), sampler=("SAMPLER", {}), sigmas=("SIGMAS", {}),
+        latent_image=("LATENT", {}),
+    ) | {"output_name": ["output", "denoised_output"]},
     "UnetLoaderGGUF": _core("MODEL", unet_name=_widget("COMBO")),
 }  # fmt: skip
 _THEIRS["CLIPLoader"]["input"]["optional"] = {"device": _THEIRS["CLIPLoader"]["input"]["required"].pop("device")}
 _THEIRS["BatchImagesNode"]["input"]["optional"] = {
     "images.image2": _THEIRS["BatchImagesNode"]["input"]["required"].pop("images.image2")
 }
+GROWING, GROWN = "COMFY_AUTOGROW_V3", 3  # inputs that grow, and how many sockets of theirs are put down
 UPLOAD_LABEL = "choose file to upload"  # how the frontend calls the upload widget
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGEUPLOAD"}
 COLOURS = ("#3f6f9e", "#3f8f5f", "#7a4f9e", "#a5803a", "#5a5f6a")
@@ -94,11 +106,24 @@ def schema(node_type: str) -> dict:
 def sockets(node_type: str) -> list[Socket]:
     """Inputs of a node as the frontend orders them: sockets first, then widgets."""
     found = [
-        Socket(name, spec[0], spec[1] if len(spec) > 1 else {}, part == "optional")
+        socket
         for part in ("required", "optional")
         for name, spec in schema(node_type)["input"].get(part, {}).items()
+        for socket in _grown(Socket(name, spec[0], spec[1] if len(spec) > 1 else {}, part == "optional"))
     ]
     return sorted(found, key=lambda socket: socket.is_widget)
+
+
+def _grown(socket: Socket) -> list[Socket]:
+    """The sockets of an input that grows, of which the least number has to be connected; of others itself."""
+    if socket.kind != GROWING:
+        return [socket]
+    row = socket.options["template"]
+    (kind, _), *_ = row["input"]["required"].values()
+    return [
+        Socket(f"{socket.name}.{row['prefix']}{k}", kind, {"label": f"{row['prefix']}{k}"}, k >= row["min"])
+        for k in range(GROWN)
+    ]
 
 
 class Wire(NamedTuple):

@@ -8,7 +8,7 @@ import { dressAll, forget, hear, keepDressed, letGo, repeat } from './task/vue_n
 const NODE = 'OmniAlphaTask';
 const INPUT = 1; // litegraph's name for the left side
 let labels = {}; // socket -> the schema's own label
-let tasks = {}; // id -> {image, guide, text, instruction}, from the node's schema
+let tasks = {}; // id -> {image, guide, text, pixels, look, instruction}, from the node's schema
 let words = {}; // "omnialpha" of locales/<language>/main.json, English where a language lacks it
 
 /** English with a language's words over it, however deep. */
@@ -39,11 +39,21 @@ function placeholder(node, name, text) {
   if (widget?.inputEl && text) widget.inputEl.placeholder = text;
 }
 
+/** A widget that does nothing for this task is greyed out and says so; its value stays. */
+function greyOut(node, name, unused) {
+  const widget = widgetOf(node, name);
+  if (!widget) return;
+  widget.saidByItself ??= widget.tooltip ?? '';
+  widget.disabled = unused;
+  widget.tooltip = (unused && words.unused?.[name]) || widget.saidByItself;
+}
+
 function show(node) {
   const choice = widgetOf(node, 'task');
   const task = tasks[choice?.value];
   if (!task) return;
   for (const name of ['image', 'guide']) nameSocket(node, name, words.roles?.[task[name]] ?? words.unused?.[name]);
+  for (const name of ['pixels', 'look']) greyOut(node, name, !task[name]);
   placeholder(node, 'text', words.text?.[task.text]);
   placeholder(node, 'instruction', `${widgetOf(node, 'instruction')?.label ?? 'instruction'}: ${task.instruction}`);
   const said = words.tasks?.[choice.value];

@@ -28,20 +28,20 @@ def rescaled_guidance(args: dict) -> Tensor:
     the norm of cond commutes with the factor sigma, so it need not be divided out.
 
     Args:
-        args: "cond", "uncond" [B, 16, m, h, w] and "cond_scale".
+        args: "cond", "uncond" [B, 16, m, h, w], or [B, 16, h, w] of one layer, and "cond_scale".
 
     Returns:
-        [B, 16, m, h, w].
+        the same shape.
     """
     cond, uncond, scale = args["cond"], args["uncond"], float(args["cond_scale"])
     if scale <= 1:
         return cond
     h, w = cond.shape[-2:]
     guided = guide(_tokens(cond), _tokens(uncond), scale)
-    return rearrange(unpatchify(guided, h + h % 2, w + w % 2)[..., :h, :w], "b m c h w -> b c m h w")
+    return rearrange(unpatchify(guided, h + h % 2, w + w % 2)[..., :h, :w], "b ... c h w -> b c ... h w")
 
 
 def _tokens(latent: Tensor) -> Tensor:
-    """[B, 16, m, h, w] -> [B, m, tokens, 64]. Odd sides are padded with zeros, which add nothing to a norm."""
+    """[B, 16, (m,) h, w] -> [B, (m,) tokens, 64]. Odd sides are padded with zeros, which add nothing to a norm."""
     h, w = latent.shape[-2:]
-    return patchify(F.pad(rearrange(latent, "b c m h w -> b m c h w"), (0, w % 2, 0, h % 2)))
+    return patchify(F.pad(rearrange(latent, "b c ... h w -> b ... c h w"), (0, w % 2, 0, h % 2)))

@@ -17,6 +17,8 @@ from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.layers.compositing import opaque
 from .inputs import white_is_transparent
 
+SAME = 1e-3  # of an 8-bit step: more than sums of floats go astray, less than the nearest other step of 16 bits
+
 _NAMES = "omnialpha_names"  # attribute of a batch of layers
 
 
@@ -69,9 +71,18 @@ def names_of(image: Tensor) -> tuple[str, ...] | None:
     return getattr(image, _NAMES, None)
 
 
-def to_bytes_exactly(layers: Sequence[Tensor]) -> list[Tensor]:
-    """Layers with every value on its nearest k/255, which survives nodes that truncate to 8 bits (SaveImage does)."""
-    return [(layer.clamp(0, 1) * 255).round() / 255 for layer in layers]
+def through_bytes(layers: Sequence[Tensor]) -> list[Tensor]:
+    """Layers whose 8-bit values survive nodes that cut to 8 bits, as SaveImage does.
+
+    A value within `SAME` of a step k/255 is set to what 255 times it cuts to k; every other keeps its precision. So the
+    pixels of an 8-bit picture come out exactly, and those of a 16-bit one do not change.
+    """
+    layers = [layer.clamp(0, 1) for layer in layers]
+    steps = [(layer * 255).round() for layer in layers]
+    return [
+        torch.where((layer * 255 - step).abs() <= SAME, step / 255, layer)
+        for layer, step in zip(layers, steps, strict=True)
+    ]
 
 
 def transparency(layers: Sequence[Tensor]) -> Tensor:
@@ -118,6 +129,18 @@ def one_picture(image: Tensor, name: str) -> Tensor:
             f"the node then runs once per picture."
         )
     return layers[0]
+
+
+def one_plane(mask: Tensor, name: str) -> Tensor:
+    """The only plane [H, W] of a MASK.
+
+    Raises:
+        OmniAlphaError: a batch of several, or not a mask.
+    """
+    planes = to_planes(mask, name)
+    if len(planes) != 1:
+        raise OmniAlphaError(f"{name} is a batch of {len(planes)} masks; expected one.")
+    return planes[0]
 
 
 def check_same_size(plane: Tensor, layer: Tensor, name: str) -> Tensor:

@@ -8,19 +8,20 @@ from comfy_api.v0_0_2 import io
 
 from ...omnialpha.errors import OmniAlphaError
 from ...omnialpha.layers.resizing import FITS
-from ...omnialpha.tasks import LOOKS, PIXELS
+from ...omnialpha.tasks import LOOKS, PIXELS, ROLES, Task
 
 TRANSPARENT, OPAQUE = "1 = transparent", "1 = opaque"
 
 _ONE_SIDE = "width is {} and height {}: set both, or leave both at 0."
 
 
-def fit_input() -> io.Combo.Input:
+def fit_input(optional: bool = False) -> io.Combo.Input:
     """How pictures get to the checkpoint's sizes."""
     return io.Combo.Input(
         "fit",
         options=list(FITS),
         default=FITS[0],
+        optional=optional,
         tooltip="How pictures get to the checkpoint's sizes; undone when layers are decoded. scale: stretch a little; "
         "pad: repeat the edges; exact: not at all, sides must fit already.",
     )
@@ -152,6 +153,14 @@ def clean_input() -> io.Boolean.Input:
         optional=True,
         tooltip="Make fully transparent pixels black. Files often hide old colours there, which the model would see.",
     )
+
+
+def check_connected(task: Task, image: bool, guide: bool) -> None:
+    """Raises OmniAlphaError where something the task needs is not connected."""
+    if task.image_role and not image:
+        raise OmniAlphaError(f"Task '{task.id}' needs a picture: connect {ROLES[task.image_role]} to 'image'.")
+    if task.guide_role and not guide:
+        raise OmniAlphaError(f"Task '{task.id}' needs a guide: connect {ROLES[task.guide_role]} to 'guide'.")
 
 
 def mask_output() -> io.Mask.Output:

@@ -8,7 +8,7 @@ import comfy.sample
 import comfy.samplers
 import comfy.utils
 import torch
-from comfy.model_management import intermediate_device, throw_exception_if_processing_interrupted
+from comfy.model_management import get_torch_device, intermediate_device, throw_exception_if_processing_interrupted
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
@@ -38,6 +38,12 @@ class RunProgress:
         """That share of the finishing is done. Raises where the artist interrupts."""
         throw_exception_if_processing_interrupted()
         self.bar.update_absolute(round(100 * share), 100)
+
+
+def finishing_device() -> torch.device | None:
+    """Where to keep pixels: ComfyUI's GPU where it is CUDA; the processor, where they are, elsewhere."""
+    device = get_torch_device()
+    return device if device.type == "cuda" else None
 
 
 def ensure_patched(model: ModelPatcher) -> ModelPatcher:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import Size
+from ..checks import Size, check_plane
 from ..errors import OmniAlphaError
 from ..progress import Progress
 from ..tasks import LOOKS, PIXELS, Task
@@ -126,23 +126,62 @@ def look_at(
     row = _seeking(sequence, task, look)
     if row is None:
         return through()
-    sizes = _sizes(sequence, pixel_budget, multiple)
-    if row.guide_role:
-        window = find_window(guide_support(sequence.layers[1][0]), sizes)
-        return through(None if window.whole else window)
-    first = through()
+    window = find_object(sequence, row, pixel_budget, multiple)
+    first = through(None if window.whole else window)
     if most_passes(sequence, task, pixel_budget, multiple, look) == 1:
         return first
-    support = _find(first, row)
-    if support.float().mean() >= SMALL:
-        return first
-    # What a change misses of the object, where it is like its background, has to be in the window as well.
-    window = find_window(support, sizes, MARGIN if "foreground" in row.targets else 2 * MARGIN)
+    window = find_object(sequence, row, pixel_budget, multiple, first.made.layers)
     return first if window.whole else through(window)
 
 
+def find_object(
+    sequence: LayerSequence, task: Task, pixel_budget: int, multiple: int, first: Sequence[Tensor] | None = None
+) -> Window:
+    """The window through which the model sees the object of a composite best; the whole picture where none is better.
+
+    Args:
+        sequence, task, pixel_budget, multiple: as for `look_at`.
+        first: for tasks without a guide, the layers [4, *fitted.size] of a first pass over the whole picture. The whole
+            picture is the answer before there are some.
+    """
+    whole, sizes = Window.over(tuple(sequence.layers[0].shape[1:])), _sizes(sequence, pixel_budget, multiple)
+    if _seeking(sequence, task) is None:
+        return whole
+    if task.guide_role:
+        return find_window(guide_support(sequence.layers[1][0]), sizes)
+    if first is None or most_passes(sequence, task, pixel_budget, multiple) == 1:
+        return whole
+    support = _support(sequence.fitted(pixel_budget, multiple), task, first)
+    if support.float().mean() >= SMALL:
+        return whole
+    # What a change misses of the object, where it is like its background, has to be in the window as well.
+    return find_window(support, sizes, MARGIN if "foreground" in task.targets else 2 * MARGIN)
+
+
+def drawn_window(mask: Tensor) -> Window:
+    """The smallest window round all that is white in a mask [H, W].
+
+    Raises:
+        OmniAlphaError: nothing is.
+    """
+    height, width = size = tuple(check_plane(mask, "A window's mask").shape)
+    (rows,), (columns,) = ((mask > 0.5).any(dim=axis).nonzero(as_tuple=True) for axis in (1, 0))
+    if not len(rows):
+        raise OmniAlphaError(
+            f"The window is empty: nothing in its mask of {width}x{height} pixels is white. Paint where the model is "
+            f"to look, or leave the mask out."
+        )
+    top, left = int(rows[0]), int(columns[0])
+    return Window(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left, size)
+
+
 def finished(
-    look: Look, sequence: LayerSequence, task: Task | None, pixels: str = "keep", progress: Progress | None = None
+    look: Look,
+    sequence: LayerSequence,
+    task: Task | None,
+    pixels: str = "keep",
+    progress: Progress | None = None,
+    device: torch.device | None = None,
 ) -> list[Tensor]:
     """A look's layers as the artist gets them: [4, H, W] each, in the frame of the picture, back to front.
 
@@ -150,29 +189,71 @@ def finished(
         look: from `look_at`.
         sequence: what was looked at.
         task: as for `look_at`.
-        pixels: "keep" for the picture's own pixels wherever a layer shows the same, "redraw" for the model's alone.
-        progress: see `progress.Progress`; told of keeping.
+        pixels, progress, device: see `finish`.
 
     Raises:
         OmniAlphaError: other pixels.
         Cancelled: `progress` returned False.
     """
-    layers = look.layers
     if task is None or not sequence.layers:
-        return layers
-    picture = sequence.layers[0]
-    if check_pixels(pixels) == "keep":
-        guide = look.window.cut(sequence.layers[1][0]) if task.guide_role else None
-        layers = keep_pixels(
-            task,
-            look.window.cut(picture),
-            layers,
-            seen=look.fitted.frame.inner,
-            guide=guide,
-            round_trip=look.unchanged,
-            progress=progress,
-        )
-    return put_back(look.window, layers, picture, task.targets)
+        return look.layers
+    return finish(
+        task,
+        sequence.layers[0],
+        look.layers,
+        look.window,
+        seen=look.fitted.frame.inner,
+        guide=look.window.cut(sequence.layers[1][0]) if task.guide_role else None,
+        round_trip=look.unchanged,
+        pixels=pixels,
+        progress=progress,
+        device=device,
+    )
+
+
+def finish(
+    task: Task,
+    picture: Tensor,
+    layers: Sequence[Tensor],
+    window: Window,
+    seen: Size,
+    guide: Tensor | None = None,
+    round_trip: Tensor | Callable[[], Tensor] | None = None,
+    pixels: str = "keep",
+    progress: Progress | None = None,
+    device: torch.device | None = None,
+) -> list[Tensor]:
+    """What a model made in a window, with the picture's own pixels, and at the picture's size.
+
+    Args:
+        task: row of the task table, one that starts from a picture.
+        picture: [4, H, W], the whole of it.
+        layers: [4, *window.size] each, back to front.
+        window: where they belong.
+        seen, guide, round_trip: of the window, see `keep_pixels`.
+        pixels: "keep" for the picture's own pixels wherever a layer shows the same, "redraw" for the model's alone.
+        progress: see `progress.Progress`; told of keeping.
+        device: to keep pixels on, the picture's unless told. Where its memory does not suffice, the picture's after
+            all. Results are on the picture's.
+
+    Raises:
+        OmniAlphaError: other pixels; or see `keep_pixels`.
+        Cancelled: `progress` returned False.
+    """
+
+    def kept(device: torch.device) -> list[Tensor]:
+        own = window.cut(picture).to(device)
+        return keep_pixels(task, own, layers, seen, guide=guide, round_trip=round_trip, progress=progress)
+
+    if check_pixels(pixels) == "redraw":
+        return put_back(window, layers, picture, task.targets)
+    try:
+        made = kept(device or picture.device)
+    except torch.cuda.OutOfMemoryError:
+        if device is None or device == picture.device:
+            raise
+        made = kept(picture.device)
+    return put_back(window, [layer.to(picture.device) for layer in made], picture, task.targets)
 
 
 def check_look(look: str) -> str:
@@ -191,19 +272,19 @@ def _one_of(options: Sequence[str], value: str, name: str) -> str:
     return value
 
 
-def _seeking(sequence: LayerSequence, task: Task | None, look: str) -> Task | None:
+def _seeking(sequence: LayerSequence, task: Task | None, look: str = "close") -> Task | None:
     """The task, if it has an object to look for and this may be."""
     close = check_look(look) == "close" and sequence.fit != "exact"
-    return task if close and task is not None and task.image_role == "composite" else None
+    return task if close and task is not None and task.looks else None
 
 
-def _find(first: Look, task: Task) -> Tensor:
+def _support(fitted: FittedSequence, task: Task, layers: Sequence[Tensor]) -> Tensor:
     """Where a first pass saw the object, in the picture's frame: bool [H, W]."""
-    made, frame = dict(zip(task.targets, first.made.layers, strict=True)), first.fitted.frame
+    made, frame = dict(zip(task.targets, layers, strict=True)), fitted.frame
     if "foreground" in made:
         support = matte_support(made["foreground"][3])
     else:
-        support = change_support(first.fitted.inputs[0], made["background"])
+        support = change_support(fitted.inputs[0], made["background"])
     return F.interpolate(frame.crop(support)[None, None].to(torch.uint8), frame.source, mode="nearest")[0, 0] > 0
 
 

@@ -13,6 +13,7 @@ from ..checks import Size, check_layer, check_plane, check_size, size_of
 from ..errors import OmniAlphaError
 
 FITS = ("scale", "pad", "exact")
+ROUNDING = 1e-6  # what float32 loses of 1 in a resize
 
 
 def shows(alpha: Tensor) -> Tensor:
@@ -157,7 +158,9 @@ class Frame:
             OmniAlphaError: the layer has another size than `size`.
         """
         self._check(layer, self.size)
-        return resize(self.crop(layer), self.source)
+        restored = resize(self.crop(layer), self.source)
+        # The weights of a resize add up to one but for rounding, and nodes that cut to 8 bits would make 254 of that.
+        return torch.where(restored > 1 - ROUNDING, 1, restored)
 
     def crop(self, planes: Tensor) -> Tensor:
         """The picture proper within planes [..., *size]: a view [..., *inner]."""

@@ -67,6 +67,25 @@ def drawn_mask(comfy) -> str:
     return _put(comfy, "mask.png", pixels, "RGB")
 
 
+@pytest.fixture(scope="session")
+def scene(comfy) -> str:
+    """Name of an RGB picture, 320 x 240, with a small red disc on faint blotches, where micro finds it by itself."""
+    pixels = _blotches(3, 240, 320, 3) // 20 + 121
+    pixels[_disc()] = (230, 50, 25)
+    return _put(comfy, "scene.png", pixels, "RGB")
+
+
+@pytest.fixture(scope="session")
+def scene_mask(comfy) -> str:
+    """Name of a picture whose red channel is white on the disc of `scene`, for LoadImageMask."""
+    return _put(comfy, "scene_mask.png", _disc()[..., None].repeat(3, -1).astype(np.uint8) * 255, "RGB")
+
+
+def _disc() -> np.ndarray:
+    rows, columns = np.indices((240, 320))
+    return (rows - 144) ** 2 + (columns - 96) ** 2 < 18**2
+
+
 def _blotches(seed: int, height: int, width: int, channels: int) -> np.ndarray:
     noise = torch.randn(1, channels, height // 8, width // 8, generator=torch.Generator().manual_seed(seed))
     soft = torch.nn.functional.interpolate(noise, size=(height, width), mode="bicubic")[0]

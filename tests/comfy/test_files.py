@@ -13,7 +13,7 @@ from PIL import Image
 from omnialpha.files.formats import read_stack, write_stack
 from omnialpha.files.pictures import read_layer, write_layer
 from omnialpha.files.stack import Stack
-from omnialpha.layers.compositing import clean_hidden, flatten, over_colour
+from omnialpha.layers.compositing import clean_hidden, flatten, opaque, over_colour
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,35 @@ def test_sixteen_bits_and_the_workflow(comfy, graph, stack):
         prompt = json.loads(text["prompt"])
         prompt["1"].pop("is_changed")  # ComfyUI notes what fingerprint it went by
         assert prompt == graph.prompt and json.loads(text["workflow"]) == workflow
+
+
+def test_a_task_keeps_sixteen_bits(comfy, graph):
+    """A 16-bit picture, cut out: where the object is opaque it has the picture's values, all of them."""
+    rows, columns = torch.meshgrid(torch.arange(240), torch.arange(320), indexing="ij")
+    distance = ((rows - 120).square() + (columns - 160).square()).sqrt()
+    disc = distance < 70
+    noise = 0.02 * torch.rand(3, 240, 320, generator=torch.Generator().manual_seed(1))
+    red = torch.stack([0.6 + rows / 1000, 0.1 + columns / 1600, torch.full((240, 320), 0.1)])
+    picture = torch.cat([torch.where(disc, red, 0.5) + noise, torch.ones(1, 240, 320)])
+    write_stack(Stack([picture], ["deep"]), comfy.base / "input/deep", "png16")
+    write_layer(opaque(disc.float().expand(3, -1, -1)), comfy.base / "input/deep_mask.png")
+    image = graph.add("OmniAlphaLoadLayers", file="deep_deep.png")[0]
+    guide = graph.add("LoadImageMask", image="deep_mask.png", channel="red")[0]
+    model, clip, vae, *_ = graph.add("OmniAlphaLoadCheckpoint", checkpoint="micro")
+    common = {"model": model, "clip": clip, "vae": vae, "image": image, "guide": guide, "text": "", "instruction": ""}
+    common |= {"seed": 1, "steps": 2, "guidance": 1.0, "sampler": "euler", "fit": "scale"}
+    for task in ("matting_mask", "removal_mask"):
+        layers = graph.add("OmniAlphaTask", task=task, **common)[0]
+        graph.add("OmniAlphaSaveLayers", layers=layers, filename_prefix=f"deep_{task}", format="png16", numbered=False)
+    comfy.run(graph.prompt)
+    before = (picture * 65535).round()
+    cut, without = (
+        (read_layer(comfy.base / f"output/deep_{name}.png") * 65535).round()
+        for name in ("matting_mask_object", "removal_mask_background")
+    )
+    for layer, where in ((cut, (cut[3] == 65535) & disc), (without, distance > 110)):
+        assert where.float().mean() > 0.1 and torch.equal(layer[:3, where], before[:3, where])
+        assert len(layer[:3, where].unique()) > 2 * 256
 
 
 def test_numbers_go_up_and_nothing_is_overwritten(comfy, graph, stack):
@@ -214,7 +243,7 @@ def test_tools(comfy, graph, stack):
     _, picture, *_ = graph.add("OmniAlphaTrimap", layers=top, width=2)
     graph.add("OmniAlphaSaveLayers", layers=picture, filename_prefix="tri", numbered=False)
     photo = graph.add("OmniAlphaCompositeLayers", layers=layers, background="white", linear_light=True)[0]
-    graph.add("OmniAlphaSaveLayers", layers=photo, filename_prefix="linear", numbered=False)
+    graph.add("OmniAlphaSaveLayers", layers=photo, filename_prefix="linear", format="png16", numbered=False)
     refined = graph.add("OmniAlphaRefineMatte", image=photo, matte=top, worked_at=16)[0]
     graph.add("OmniAlphaSaveLayers", layers=refined, filename_prefix="refined", numbered=False)
     known = graph.add("OmniAlphaTrimap", layers=top, width=3)[0]

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from omnialpha.files.pictures import read_layer
+from omnialpha.tasks import TASKS
+
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows/api").glob("*.json"))
 
-# One task per family, with and without guidance, guide, text and alpha.
+# At least one task per family, with and without guidance, guide, text and alpha.
 CASES = {
     "generation": {"task": "text_to_layers", "text": "a red balloon", "guidance": 3.0},
     "completion": {"task": "fg_to_bg", "image": "cutout", "text": "a beach", "fit": "pad"},
-    "matting": {"task": "matting_trimap", "image": "photo", "guide": True, "guidance": 2.5, "steps": 3},
-    "removal": {"task": "removal_mask", "image": "photo", "guide": True},
+    "matting": {"task": "matting_trimap", "image": "photo", "guide": "drawn_mask", "guidance": 2.5, "steps": 3},
+    "removal": {"task": "removal_mask", "image": "photo", "guide": "drawn_mask"},
     "decomposition": {
         "task": "decomposition_auto",
         "image": "photo",
@@ -22,6 +25,18 @@ CASES = {
         "negative": "blur",
         "guidance": 2.0,
     },
+    # A picture that is larger than what the model sees, so that it looks through a window.
+    "close matting": {"task": "matting_mask", "image": "scene", "guide": "scene_mask"},
+    "close removal": {"task": "removal_auto", "image": "scene"},
+    "close decomposition": {
+        "task": "decomposition_trimap",
+        "image": "scene",
+        "guide": "scene_mask",
+        "snap_alpha": True,
+    },
+    "whole matting": {"task": "matting_auto", "image": "scene", "look": "whole"},
+    "drawn matting": {"task": "matting_auto", "image": "scene", "pixels": "redraw"},
+    "drawn removal": {"task": "removal_mask", "image": "photo", "guide": "drawn_mask", "pixels": "redraw"},
 }
 
 
@@ -44,8 +59,8 @@ def run_task(comfy, graph, request):
         if (source := case.pop("image", None)) is not None:
             loaded = graph.add("LoadImage", image=request.getfixturevalue(source))
             inputs["image"] = graph.add("OmniAlphaLayer", image=loaded[0], mask=loaded[1])[0]
-        if case.pop("guide", False):
-            mask = request.getfixturevalue("drawn_mask")
+        if guide := case.pop("guide", None):
+            mask = request.getfixturevalue(guide)
             inputs["guide"] = graph.add("LoadImageMask", image=mask, channel="red")[0]
         layers = graph.add("OmniAlphaTask", model=model, clip=clip, vae=vae, **inputs | case)[0]
         graph.add("OmniAlphaSaveLayers", layers=layers, filename_prefix="task")
@@ -65,11 +80,12 @@ def saved(comfy, entry: dict, node: str | None = None) -> list[np.ndarray]:
 def test_layers_equal_the_librarys(comfy, run_task, pipeline, request, family, record_property):
     case = CASES[family]
     found = run_task(case)
-    options = {key: case[key] for key in ("text", "guidance", "steps", "fit", "negative") if key in case}
+    same = ("text", "guidance", "steps", "fit", "negative", "pixels", "look")
+    options = {key: case[key] for key in same if key in case} | {"snap": case.get("snap_alpha", False)}
     if "image" in case:
         options["images"] = [comfy.base / "input" / request.getfixturevalue(case["image"])]
     if "guide" in case:
-        options["guide"] = comfy.base / "input" / request.getfixturevalue("drawn_mask")
+        options["guide"] = comfy.base / "input" / request.getfixturevalue(case["guide"])
     wanted = pipeline(case["task"], seed=case.get("seed", 11), **options)
     assert len(found) == len(wanted)
     for array, layer in zip(found, wanted, strict=True):
@@ -84,31 +100,11 @@ def test_layers_equal_the_librarys(comfy, run_task, pipeline, request, family, r
         assert array.std() > 5, "a flat picture would prove nothing"
 
 
-@pytest.mark.parametrize(("guidance", "fit"), [(1.0, "scale"), (2.5, "pad")])
-def test_steps_one_by_one_equal_the_task_node(comfy, graph, cutout, guidance, fit):
-    """Our MODEL, conditioning and sigmas under ComfyUI's own guider and sampler nodes."""
-    words = "Draw a background for the object."
-    model, clip, vae, *_ = graph.add("OmniAlphaLoadCheckpoint", checkpoint="micro")
-    loaded = graph.add("LoadImage", image=cutout)
-    layer = graph.add("OmniAlphaLayer", image=loaded[0], mask=loaded[1])[0]
-    task = graph.add(
-        "OmniAlphaTask",
-        model=model,
-        clip=clip,
-        vae=vae,
-        task="fg_to_bg",
-        image=layer,
-        text="",
-        instruction=words,
-        seed=5,
-        steps=3,
-        guidance=guidance,
-        sampler="euler",
-        fit=fit,
-    )
-    whole = graph.add("OmniAlphaSaveLayers", layers=task[0], filename_prefix="whole")[0][0]
-
-    sequence = graph.add("OmniAlphaSequence", layers__layer0=layer, targets=1, width=0, height=0, fit=fit)[0]
+def one_by_one(graph, loaded, layers: list, words: str, targets: int = 1, guidance: float = 1.0, fit: str = "scale"):
+    """A pass with ComfyUI's own guider and sampler nodes: (sampled latent, sequence), of seed 5 and 3 steps."""
+    model, clip, vae, *_ = loaded
+    inputs = {f"layers__layer{k}": layer for k, layer in enumerate(layers)}
+    sequence = graph.add("OmniAlphaSequence", **inputs, targets=targets, width=0, height=0, fit=fit)[0]
     positive, negative, latent, *_ = graph.add(
         "OmniAlphaInstruct", clip=clip, vae=vae, sequence=sequence, instruction=words, negative=""
     )
@@ -122,12 +118,110 @@ def test_steps_one_by_one_equal_the_task_node(comfy, graph, cutout, guidance, fi
         sigmas=graph.add("OmniAlphaSigmas", latent=latent, steps=3, model=model)[0],
         latent_image=latent,
     )[0]
-    layers = graph.add("OmniAlphaDecodeLayers", vae=vae, latent=sampled, sequence=sequence)[0]
-    pieces = graph.add("OmniAlphaSaveLayers", layers=layers, filename_prefix="pieces")[0][0]
+    return sampled, sequence
 
+
+def whole_task(graph, loaded, task: str, words: str, **inputs) -> list:
+    """The outputs of the task node, asked for the same."""
+    model, clip, vae, *_ = loaded
+    fixed = {"text": "", "instruction": words, "seed": 5, "steps": 3, "guidance": 1.0, "sampler": "euler"}
+    return graph.add("OmniAlphaTask", model=model, clip=clip, vae=vae, task=task, **fixed | {"fit": "scale"} | inputs)
+
+
+def save(graph, prefix: str, layers) -> str:
+    """A saver that keeps all the precision there is; its node."""
+    return graph.add("OmniAlphaSaveLayers", layers=layers, filename_prefix=prefix, format="png16")[0][0]
+
+
+def deep(comfy, entry: dict, node: str) -> list[np.ndarray]:
+    """The 16-bit layers that a node saved, [4, H, W] each."""
+    files = entry["outputs"][node]["images"]
+    return [read_layer(comfy.base / "output" / file["subfolder"] / file["filename"]).numpy() for file in files]
+
+
+@pytest.mark.parametrize(("guidance", "fit"), [(1.0, "scale"), (2.5, "pad")])
+def test_steps_one_by_one_equal_the_task_node(comfy, graph, cutout, guidance, fit):
+    """Our MODEL, conditioning and sigmas under ComfyUI's own guider and sampler nodes."""
+    words = "Draw a background for the object."
+    loaded = graph.add("OmniAlphaLoadCheckpoint", checkpoint="micro")
+    image, mask, *_ = graph.add("LoadImage", image=cutout)
+    layer = graph.add("OmniAlphaLayer", image=image, mask=mask)[0]
+    whole = whole_task(graph, loaded, "fg_to_bg", words, image=layer, guidance=guidance, fit=fit)[0]
+    sampled, sequence = one_by_one(graph, loaded, [layer], words, guidance=guidance, fit=fit)
+    pieces = graph.add("OmniAlphaDecodeLayers", vae=loaded[2], latent=sampled, sequence=sequence)[0]
+    savers = [save(graph, name, layers) for name, layers in (("whole", whole), ("pieces", pieces))]
     entry = comfy.run(graph.prompt)
-    (one,), (other,) = saved(comfy, entry, whole), saved(comfy, entry, pieces)
+    (one,), (other,) = (deep(comfy, entry, saver) for saver in savers)
     assert np.array_equal(one, other)
+
+
+KEPT = {
+    "matting_trimap": {},
+    "removal_mask": {"guidance": 2.0},
+    "decomposition_coarse_mask": {"fit": "pad"},
+    "fg_to_full": {},
+    "matting_mask": {"pixels": "redraw"},
+}
+
+
+@pytest.mark.parametrize("task", KEPT)
+def test_window_and_keep_pixels_equal_the_task_node(comfy, graph, scene, scene_mask, cutout, task):
+    """Window, sequence ... decode, Keep Pixels: bit for bit what the task node gives, its composite as well."""
+    row, asked = TASKS[task], KEPT[task]
+    kept, passed = {"pixels": asked.get("pixels", "keep")}, {k: v for k, v in asked.items() if k != "pixels"}
+    loaded = graph.add("OmniAlphaLoadCheckpoint", checkpoint="micro")
+    vae, words = loaded[2], row.instruction
+    loads = graph.add("LoadImage", image=scene if row.guide_role else cutout)
+    layer = graph.add("OmniAlphaLayer", image=loads[0], mask=loads[1])[0]
+    savers = []
+    if row.guide_role:
+        guide = graph.add("LoadImageMask", image=scene_mask, channel="red")[0]
+        if kept["pixels"] == "keep":
+            fit = {"fit": passed["fit"]} if "fit" in passed else {}
+            cut, marked, window, *_ = graph.add("OmniAlphaWindow", vae=vae, task=task, image=layer, guide=guide, **fit)
+            savers.append(save(graph, "window", graph.add("MaskToImage", mask=window)[0]))
+            place = {"window": window}
+        else:
+            cut, marked, place = layer, guide, {}
+        given = {"guide": guide}
+        seen = [cut, graph.add("MaskToImage", mask=marked)[0]]
+    else:
+        given, seen, place = {}, [layer], {}
+    whole = whole_task(graph, loaded, task, words, image=layer, **given, **kept, **passed)
+    sampled, sequence = one_by_one(graph, loaded, seen, words, len(row.targets), **passed)
+    layers = graph.add("OmniAlphaDecodeLayers", vae=vae, latent=sampled, sequence=sequence)[0]
+    pieces = graph.add(
+        "OmniAlphaKeepPixels", vae=vae, task=task, image=layer, layers=layers, sequence=sequence, **place, **kept
+    )
+    savers = [*(save(graph, f"kept{k}", made[k]) for made in (whole, pieces) for k in (0, 2)), *savers]
+    entry = comfy.run(graph.prompt)
+    found, flat, other, other_flat, *windows = (deep(comfy, entry, saver) for saver in savers)
+    assert len(found) == len(row.targets)
+    assert all(np.array_equal(a, b) for a, b in zip([*found, *flat], [*other, *other_flat], strict=True))
+    assert all(0.01 < window[0].mean() < 0.7 for window in windows), "a window, or it proves nothing"
+
+
+@pytest.mark.parametrize("task", ["matting_auto", "removal_auto", "decomposition_text"])
+def test_two_passes_equal_the_task_node(comfy, graph, scene, task):
+    """Without a guide a first pass finds the window, and a second looks through it."""
+    row = TASKS[task]
+    loaded = graph.add("OmniAlphaLoadCheckpoint", checkpoint="micro")
+    vae, words = loaded[2], row.fill("red disc")
+    picture = graph.add("LoadImage", image=scene)[0]
+    sampled, sequence = one_by_one(graph, loaded, [picture], words, len(row.targets))
+    first = graph.add("OmniAlphaDecodeLayers", vae=vae, latent=sampled, sequence=sequence, restore_frame=False)[0]
+    cut, _, window, *_ = graph.add("OmniAlphaWindow", vae=vae, task=task, image=picture, layers=first)
+    sampled, sequence = one_by_one(graph, loaded, [cut], words, len(row.targets))
+    second = graph.add("OmniAlphaDecodeLayers", vae=vae, latent=sampled, sequence=sequence)[0]
+    common = {"vae": vae, "task": task, "image": picture, "layers": second, "sequence": sequence}
+    pieces = graph.add("OmniAlphaKeepPixels", **common, window=window)[0]
+    whole = whole_task(graph, loaded, task, words, image=picture)[0]
+    savers = [save(graph, "one", whole), save(graph, "other", pieces)]
+    seen = save(graph, "window", graph.add("MaskToImage", mask=window)[0])
+    entry = comfy.run(graph.prompt)
+    found, wanted = (deep(comfy, entry, saver) for saver in savers)
+    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert 0.01 < deep(comfy, entry, seen)[0][0].mean() < 0.7, "a window, or it proves nothing"
 
 
 def test_text_alone_step_by_step(comfy, graph):

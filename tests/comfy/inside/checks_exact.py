@@ -50,7 +50,14 @@ def check_runs_end_where_diffusers_ends():
         conditionings = [[[case[key], references if about["inputs"] else {}]] for key in ("context", "negative")]
         model, noise = sampling.ensure_patched(load_golden(about["lora"])), case["noise"]
         levels = library.sigmas(about["steps"], noise[0, 0].numel() // 4)
-        found = sampling.sample(model, *conditionings, torch.zeros_like(noise), levels, about["guidance"], 0, "euler")
+        asked = {
+            "scale": about["guidance"],
+            "seed": 0,
+            "sampler": "euler",
+            "progress": sampling.RunProgress(len(levels)),
+        }
+        asked |= dict(zip(("positive", "negative"), conditionings))
+        found = sampling.sample(model, torch.zeros_like(noise), levels, **asked)
         measured[name] = worst(found, case["out"])
     assert max(measured.values()) < TOLERANCE, measured
     return measured

@@ -207,7 +207,7 @@ def check_models_derived_from_qwen_images_are_named():
 
 def check_guidance_is_the_librarys():
     guidance = part("nodes.adapters.guidance")
-    library, sequence = part("omnialpha.model.sampling"), part("omnialpha.layers.sequence")
+    library, sequence = part("omnialpha.model.sampling"), part("omnialpha.model.tokens")
     generator = torch.Generator().manual_seed(0)
     cond, uncond = (torch.randn(1, 16, 2, 6, 4, generator=generator) for _ in range(2))
     wanted = library.guide(*(sequence.pack(v, [])[0] for v in (cond, uncond)), 4.0)

@@ -21,6 +21,12 @@ TEXTS = {
         "OmniAlphaTask.task",
         "OmniAlphaTask.sampler",
         "OmniAlphaTask.fit",
+        "OmniAlphaTask.pixels",
+        "OmniAlphaTask.look",
+        "OmniAlphaWindow.task",
+        "OmniAlphaWindow.fit",
+        "OmniAlphaKeepPixels.task",
+        "OmniAlphaKeepPixels.pixels",
         "OmniAlphaSequence.fit",
         "OmniAlphaCompositeLayers.background",
         "OmniAlphaSaveLayers.format",
@@ -86,6 +92,7 @@ def check_vaes_come_from_their_folders():
 def check_values_that_no_list_offers():
     mask, image = torch.ones(1, 64, 64), picture(1)
     model, clip, vae = micro()
+    (sequence,) = run("OmniAlphaSequence", 1, 0, 0, "scale", {"layer0": image})
     for call in (
         lambda: run("OmniAlphaPatchModel", model, True, TAG),
         lambda: run("OmniAlphaPatchModel", model, True, [TAG]),
@@ -99,6 +106,16 @@ def check_values_that_no_list_offers():
         lambda: run("OmniAlphaSaveLayers", image, "name", TAG),
         lambda: run("OmniAlphaTask", model, clip, vae, TAG, "", "", 0, 1, 1.0, "euler", "scale", image=image),
         lambda: run("OmniAlphaTask", model, clip, vae, "matting_auto", "", "", 0, 1, 1.0, TAG, "scale", image=image),
+        *(
+            lambda given=given: run(
+                "OmniAlphaTask", model, clip, vae, "matting_auto", "", "", 0, 1, 1.0, "euler", "scale", image, **given
+            )
+            for given in ({"pixels": TAG}, {"look": TAG})
+        ),
+        lambda: run("OmniAlphaWindow", vae, "text_to_rgba", image),
+        lambda: run("OmniAlphaWindow", vae, "matting_mask", image, mask, fit=TAG),
+        lambda: run("OmniAlphaKeepPixels", vae, TAG, image, image, sequence),
+        lambda: run("OmniAlphaKeepPixels", vae, "matting_auto", image, image, sequence, pixels=TAG),
     ):
         fails(call)
 

@@ -1,6 +1,7 @@
 """CLIP: embeddings, window order, template, any size."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -31,7 +32,7 @@ def golden_clip():
         "model.embed_tokens.weight": embedding,
         **{k: t.float() for k, t in tensors.items() if k != "lm_head.weight"},
     }
-    folder = f"{qwen_image.__file__.rsplit('/', 1)[0]}/qwen25_tokenizer"
+    folder = Path(qwen_image.__file__).with_name("qwen25_tokenizer")
     target = text_encoder.clip_target(config, text_encoder.read_vocabulary(folder))
     return comfy.sd.CLIP(target, state_dict=[tensors], model_options={"dtype": torch.float32})
 

@@ -107,13 +107,19 @@ def check_tiles_agree_with_one_piece():
 
 
 def check_values_survive_truncation():
-    """SaveImage and many others multiply by 255 and cut: every k/255 must come out as k."""
-    exact = part("nodes.adapters.images").to_bytes_exactly
-    values = torch.arange(256, dtype=torch.float32).reshape(1, 16, 16) / 255
-    layer = (values + 0.4 * torch.rand(4, 16, 16) / 255).clamp(0, 1)
-    image = part("nodes.adapters.images").to_image(exact([layer]))
-    cut = (255.0 * image.numpy()).clip(0, 255).astype("uint8")
-    assert (cut[0, ..., 0].flatten() == range(256)).all()
+    """SaveImage and many others multiply by 255 and cut: every k/255, or what sums of floats made of it, comes out as
+    k. All others keep what they have; among them every step of 16 bits."""
+    images = part("nodes.adapters.images")
+    steps = torch.arange(256, dtype=torch.float32).reshape(1, 16, 16) / 255
+    near = (steps + 0.9 * images.SAME * (2 * torch.rand(4, 16, 16) - 1) / 255).clamp(0, 1)
+    cut = (255.0 * images.to_image(images.through_bytes([near])).numpy()).clip(0, 255).astype("uint8")
+    assert (cut[0].reshape(256, 4) == torch.arange(256)[:, None].numpy()).all()
+    deep = torch.arange(65536, dtype=torch.float32).reshape(1, 256, 256).expand(4, -1, -1) / 65535
+    (found,) = images.through_bytes([deep])
+    assert ((found * 65535).round() == (deep * 65535).round()).all() and worst(found, deep) < 1e-7
+    between = torch.rand(4, 32, 32)
+    between = (between * 255).floor().add(0.01 + 0.98 * torch.rand(4, 32, 32)) / 255
+    assert torch.equal(images.through_bytes([between])[0], between)
 
 
 def check_bad_vaes_and_latents_are_named():
