@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +51,7 @@ class Look:
     fitted: FittedSequence
     made: Made
 
-    @cached_property
+    @property
     def layers(self) -> list[Tensor]:
         """What it made, in the window's frame: [4, *window.size] each."""
         return self.fitted.restore(self.made.layers)
@@ -73,8 +72,10 @@ def put_back(window: Window, layers: Sequence[Tensor], picture: Tensor, roles: S
     """
     if window.whole:
         return list(layers)
-    around = [torch.zeros_like(picture) if role == "foreground" else picture for role in roles]
-    return [window.put(layer, planes) for layer, planes in zip(layers, around, strict=True)]
+    placed = [torch.zeros_like(picture) if role == "foreground" else picture.clone() for role in roles]
+    for layer, planes in zip(layers, placed, strict=True):
+        window.cut(planes).copy_(layer)
+    return placed
 
 
 def most_passes(
@@ -179,6 +180,12 @@ def check_look(look: str) -> str:
 def check_pixels(pixels: str) -> str:
     """`pixels` itself. Raises OmniAlphaError for one that is not among `PIXELS`."""
     return _one_of(PIXELS, pixels, "pixels")
+
+
+def settled_look(pixels: str, look: str) -> str:
+    """How a run looks: what is redrawn is seen as a whole. Raises OmniAlphaError for other pixels or another look."""
+    look = check_look(look)
+    return look if check_pixels(pixels) == "keep" else "whole"
 
 
 def _one_of(options: Sequence[str], value: str, name: str) -> str:
