@@ -2,6 +2,7 @@
 
 from comfy_api.v0_0_2 import io
 
+from ..omnialpha.checks import size_of
 from ..omnialpha.errors import OmniAlphaError
 from ..omnialpha.layers import compositing as operations
 from ..omnialpha.layers.looking import drawn_window, finish
@@ -70,7 +71,7 @@ class OmniAlphaKeepPixels(io.ComfyNode):
         row = TASKS[chosen(task, KEEPING, "task")]
         layer_vae.check_vae(vae)
         picture, made = operations.clean_hidden(one_picture(image, "The picture")), to_layers(layers, "The layers")
-        found = Window.over(tuple(picture.shape[1:]))
+        found = Window.over(size_of(picture))
         if window is not None:
             found = drawn_window(check_same_size(one_plane(window, "The window"), picture, "The window"))
         _check(row, made, sequence, found)

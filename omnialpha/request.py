@@ -20,7 +20,7 @@ from .errors import OmniAlphaError, OmniAlphaWarning
 from .files.names import default_names
 from .files.pictures import MAX_PIXELS, as_layer, as_plane
 from .layers.compositing import clean_hidden, grey_layer, snap_alpha
-from .layers.looking import Made, check_look, check_pixels, finished, look_at, most_passes
+from .layers.looking import Made, finished, look_at, most_passes, settled_look
 from .layers.resizing import Frame
 from .layers.sequence import FittedSequence, LayerSequence
 from .model.text import check_words
@@ -112,7 +112,6 @@ class Request:
         if self.size is not None and math.prod(self.size) > MAX_PIXELS:
             height, width = self.size
             raise OmniAlphaError(f"{width}x{height} pixels are too many; a layer may have {MAX_PIXELS:,}.")
-        keeps = check_pixels(self.pixels) == "keep"
         sequence = LayerSequence(layers, targets, self.size, self.fit)
         return Plan(
             request=self,
@@ -123,7 +122,7 @@ class Request:
             sequence=sequence,
             frame=sequence.frames(settings.pixel_budget, settings.size_multiple)[0],
             budget=(settings.pixel_budget, settings.size_multiple),
-            look=check_look(self.look) if keeps else "whole",
+            look=settled_look(self.pixels, self.look),
             seed=_seed(self.seed),
             steps=steps,
             guidance=guidance,

@@ -14,7 +14,7 @@ from omnialpha.errors import OmniAlphaError
 from omnialpha.files.pictures import read_layer
 from omnialpha.files.sheet import CELL, Sheet
 from omnialpha.layers.compositing import over
-from omnialpha.tasks import FAMILIES, get_task
+from omnialpha.tasks import FAMILIES, PIXELS, get_task
 
 
 @pytest.fixture
@@ -42,8 +42,11 @@ def test_the_demo_runs_all_families(data, tmp_path, capsys, monkeypatch):
     for task in module.TASKS:
         names = [f"{k + 1:02d}-{name}.png" for k, name in enumerate(get_task(task).names)]
         assert set(names) <= {path.name for path in (out / f"{task}-1").iterdir()}
-        assert set(results[task]["mean"]) == {measure.name for measure in module.measures(task)}
+        for pixels in PIXELS:
+            assert set(results[task][pixels]["mean"]) == {measure.name for measure in module.measures(task)}
         assert task in shown
+    kept, bare = (results["decomposition_auto"][pixels]["mean"]["recomposed PSNR dB"] for pixels in PIXELS)
+    assert kept > 50 > 40 > bare, "what is kept recomposes to the picture, up to 8 bits"
     sheet = read_layer(out / "sheet.png")
     assert sheet.shape[1] > len(module.TASKS) * CELL and str(out / "sheet.png") in shown
 

@@ -138,7 +138,8 @@ def measure(checkpoint: str | Path, measures, baselines: bool = False, records: 
         held_out = read_records(data).of_split("test")
         for group, count, more in ((False, records, {}), (True, OPEN_RECORDS, {"steps": 8})):
             chosen = [task for task in tasks if is_open(task) == group]
-            results = evaluate(pipeline, held_out[:count], chosen, baselines=baselines, **more) if chosen else None
+            how = {"baselines": baselines, "pixels": "redraw", **more}  # what the model itself can do
+            results = evaluate(pipeline, held_out[:count], chosen, **how) if chosen else None
             for task in chosen:
                 found.setdefault(data, {})[task] = {
                     method: {name: _pair(results.summary_of(task, method, name)) for name in deciding(task)}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ..errors import OmniAlphaError
 from ..json_files import read_json
+from ..tasks import LOOKS, PIXELS
 
 MEDIA = {
     ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".exr",
@@ -26,7 +27,7 @@ FILE_INPUTS = {
 
 
 class Role(NamedTuple):
-    """Where --image, --guide and --text go: inputs by class, told apart by words in their node's title."""
+    """Where --image, --guide, --text and such names go: inputs by class, told apart by words in their node's title."""
 
     inputs: tuple[tuple[str, str], ...]
     words: tuple[str, ...]
@@ -48,7 +49,12 @@ ROLES = {
         ),
         ("text", "prompt", "positive"),
     ),
+    "pixels": Role((("OmniAlphaTask", "pixels"),), ("pixels",)),
+    "look": Role((("OmniAlphaTask", "look"),), ("look",)),
 }
+
+# What an input may be, where that is known here; a server tells of the rest.
+CHOICES = {("OmniAlphaTask", "pixels"): PIXELS, ("OmniAlphaTask", "look"): LOOKS}
 
 
 @dataclass(frozen=True, order=True)
@@ -98,7 +104,7 @@ class Workflow:
         return known or (isinstance(value, str) and Path(value).suffix.lower() in MEDIA)
 
     def find(self, name: str) -> Target:
-        """The input that a name means: `NODE.INPUT` or `NODE`, by title or id, or a role (image, guide, text).
+        """The input that a name means: `NODE.INPUT` or `NODE`, by title or id, or a role, see `ROLES`.
 
         Raises:
             OmniAlphaError: nothing or more than one thing has that name; the message lists what there is.
@@ -136,9 +142,13 @@ class Workflow:
         """`value`, which may be a word from a table, as the kind of thing that the workflow has there.
 
         Raises:
-            OmniAlphaError: it is no number where the workflow has one.
+            OmniAlphaError: it is no number where the workflow has one, or none of `CHOICES`.
         """
-        now = self.value(target)
+        now, choices = self.value(target), CHOICES.get((self.prompt[target.node]["class_type"], target.input))
+        if choices and value not in choices:
+            raise OmniAlphaError(
+                f"'{value}' is no value for {self.describe(target)}, expected one of: {', '.join(choices)}."
+            )
         if not isinstance(value, str) or isinstance(now, str) or now is None:
             return value
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

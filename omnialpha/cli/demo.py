@@ -19,7 +19,7 @@ from ..files.writing import write_json
 from ..layers.compositing import flatten, grey_layer, over, over_colour
 from ..metrics import alpha_mse, psnr, soft_iou
 from ..request import Plan, Request
-from ..tasks import Task, get_task
+from ..tasks import PIXELS, Task, get_task
 from .demo_scenes import DATA, Scene, load_scenes
 
 SCENES = 6
@@ -145,26 +145,34 @@ def demo(
     started = time.monotonic()
     opened = Checkpoint(checkpoint).check()
     settings, pictures = opened.settings, load_scenes(scenes, data)
-    plans = [(task, k, _plan(settings, task, scene, k, seed + k)) for task in TASKS for k, scene in enumerate(pictures)]
+    runs = [
+        (task, k, pixels, _plan(settings, task, scene, k, seed + k, pixels))
+        for task in TASKS
+        for k, scene in enumerate(pictures)
+        for pixels in PIXELS[: 2 if measures(task) else 1]  # where nothing is measured, the two are the same
+    ]
     with new_folder(out) as out:
         pipeline = load(opened, find_device("auto"))
         sheet = Sheet("OmniAlpha: layers from pictures the model never saw", _COLUMNS)
-        results: dict[str, dict] = {task: {"scenes": []} for task in TASKS}
-        total = sum(plan.steps * plan.passes for _, _, plan in plans)
+        results: dict[str, dict] = {task: {pixels: {"scenes": []} for pixels in PIXELS} for task in TASKS}
+        total = sum(plan.steps * plan.passes for *_, plan in runs)
         with tqdm(total=total, desc="demo", unit="step", leave=False, disable=None) as bar:
-            for task, k, plan in plans:
+            for task, k, pixels, plan in runs:
                 bar.set_description(task)
                 layers = pipeline.run(plan, lambda step, steps, preview: bar.update(1))
+                values = {m.name: m.value(pictures[k], layers) for m in measures(task)}
+                results[task][pixels]["scenes"].append(values)
+                if pixels != PIXELS[0]:
+                    continue
                 _write(out / f"{task}-{k + 1}", pictures[k], plan, layers, opened)
-                results[task]["scenes"].append({m.name: m.value(pictures[k], layers) for m in measures(task)})
                 # Another scene in every row, so that the sheet shows them all and picks none.
                 if k == TASKS.index(task) % scenes:
-                    _row(sheet, task_id=task, scene=pictures[k], k=k, layers=layers, values=results[task]["scenes"][-1])
+                    _row(sheet, task_id=task, scene=pictures[k], k=k, layers=layers, values=values)
         _summarise(results, pictures)
         write_layer(sheet.draw(), out / "sheet.png")
         write_json(out / "results.json", results)
     print(table(results))
-    print(f"\n{len(plans)} runs, {scenes} scenes per task, {time.monotonic() - started:.0f} s in all")
+    print(f"\n{len(runs)} runs, {scenes} scenes per task, {time.monotonic() - started:.0f} s in all")
     print(f"layers, results.json and the contact sheet: {out / 'sheet.png'}")
     return out
 
@@ -185,9 +193,9 @@ def words(task: Task, scene: Scene, k: int) -> str:
     return "" if task.text == "none" else scene.name
 
 
-def _plan(settings: Settings, task_id: str, scene: Scene, k: int, seed: int) -> Plan:
+def _plan(settings: Settings, task_id: str, scene: Scene, k: int, seed: int, pixels: str) -> Plan:
     task = get_task(task_id)
-    request = Request(task=task_id, images=_given(task, scene), text=words(task, scene, k), seed=seed)
+    request = Request(task=task_id, images=_given(task, scene), text=words(task, scene, k), seed=seed, pixels=pixels)
     return request.plan(settings)
 
 
@@ -214,13 +222,16 @@ def _row(sheet: Sheet, *, task_id: str, scene: Scene, k: int, layers: Layers, va
 def _summarise(results: dict[str, dict], pictures: list[Scene]) -> None:
     """Adds the means over the scenes, and the trivial answers' means beside them."""
     for task, result in results.items():
-        result["mean"] = {m.name: fmean(scene[m.name] for scene in result["scenes"]) for m in measures(task)}
+        for pixels in PIXELS:
+            scenes = result[pixels]["scenes"]
+            result[pixels]["mean"] = {m.name: fmean(scene[m.name] for scene in scenes) for m in measures(task)}
         result["trivial"] = {m.name: fmean(map(m.baseline, pictures)) for m in measures(task) if m.baseline}
 
 
 def table(results: dict[str, dict]) -> str:
     """The results as text: one line per task and number."""
-    lines = [f"{'task':24}{'against the known truth':24}{'result':>8}{'trivial answer':>30}"]
+    heads = "".join(f"{pixels:>8}" for pixels in PIXELS)
+    lines = [f"{'task':24}{'against the known truth':24}{heads}{'trivial answer':>30}"]
     for task, result in results.items():
         rows = measures(task)
         if not rows:
@@ -229,5 +240,6 @@ def table(results: dict[str, dict]) -> str:
             trivial = result["trivial"].get(measure.name)
             words = f"{trivial:.3g} ({measure.trivial})" if trivial is not None else ""
             head = task if k == 0 else ""
-            lines.append(f"{head:24}{measure.name:24}{result['mean'][measure.name]:>8.3g}{words:>30}".rstrip())
+            means = "".join(f"{result[pixels]['mean'][measure.name]:>8.3g}" for pixels in PIXELS)
+            lines.append(f"{head:24}{measure.name:24}{means}{words:>30}".rstrip())
     return "\n".join(lines)

@@ -18,6 +18,7 @@ With --predicted and --truth it compares two folders of pictures instead; no mod
 EXAMPLES = """\
 examples:
   evaluate data/test --out runs/micro-test                            the built-in model, every task, all records
+  evaluate data/test --pixels redraw --out runs/micro-bare            the model's own layers, nothing of the picture's
   evaluate data/test --task matting_auto --count 48 --out runs/auto   one task on 48 records
   evaluate list.jsonl --images pictures --checkpoint runs/a/checkpoint --out runs/a/test
   evaluate --predicted mattes --truth alpha --trimaps trimaps --mattes --out runs/mattes
@@ -111,11 +112,12 @@ def _measure(args) -> None:
     from ..errors import OmniAlphaError
     from ..evaluation.report import fingerprint, open_folder, write_report
     from ..evaluation.run import check_options, check_tasks, evaluate
+    from ..layers.looking import settled_look
     from ..pipeline import load
 
     options = {name: getattr(args, name) for name in ("steps", "guidance", "size")}
     check_options(samples=args.samples, count=args.count, keep=args.keep, **options)
-    options |= {"pixels": args.pixels, "look": args.look}
+    options |= {"pixels": args.pixels, "look": settled_look(args.pixels, args.look)}
     out, device = Path(args.out), find_device(args.device)
     checkpoint = Checkpoint(args.checkpoint, vae=args.vae, lora=args.lora).check()
     reading = read_records(args.data, args.images)

@@ -111,8 +111,8 @@ def to_uint8(layer: Tensor) -> Tensor:
         OmniAlphaError: not a layer, or it holds NaN or infinity.
     """
     check_finite(check_layer(layer), "The layer")
-    steps = (layer.clamp(0, 1) * 255).round().to(torch.uint8)
-    return rearrange(steps, "c h w -> h w c").contiguous()
+    # Plane by plane, so that a large picture does not lie in memory several times over.
+    return torch.stack([plane.clamp(0, 1).mul_(255).round_().to(torch.uint8) for plane in layer], dim=-1)
 
 
 def write_layer(layer: Tensor, path: str | os.PathLike, text: Mapping[str, str] | None = None) -> None:

@@ -62,9 +62,11 @@ def refuse_difference(
 ) -> None:
     """OmniAlphaError naming the first key in which two configurations differ."""
     for key, was, now in _differences(found, wanted, free):
+        unlike = (
+            f"that says nothing of {key}, which is {now!r} now" if was is None else f"with {key} = {was!r}, not {now!r}"
+        )
         raise OmniAlphaError(
-            f"{folder} holds {what} with {key} = {was!r}, not {now!r}. Give the same configuration to go on with it, "
-            f"or another --out."
+            f"{folder} holds {what} {unlike}. Give the same configuration to go on with it, or another --out."
         )
 
 

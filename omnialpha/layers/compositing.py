@@ -134,13 +134,15 @@ def _over_picture(layer: Tensor, picture: Tensor) -> Tensor:
 
 
 def clean_hidden(layer: Tensor) -> Tensor:
-    """The layer with black wherever alpha is 0 in 8 bits, so that no hidden colours end up in files.
+    """The layer with black wherever alpha is 0 in 8 bits, so that no hidden colours end up in files; itself where it
+    has none.
 
     Raises:
         OmniAlphaError: not a layer.
     """
     colour, alpha = check_layer(layer).split((3, 1))
-    return torch.cat([torch.where(shows(alpha), colour, 0), alpha])
+    shown = shows(alpha)
+    return layer if bool(shown.all()) else torch.cat([torch.where(shown, colour, 0), alpha])
 
 
 def snap_alpha(layer: Tensor, low: int = 5, high: int = 250) -> Tensor:

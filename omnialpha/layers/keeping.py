@@ -266,7 +266,7 @@ def decompose(
     share = matte_share(picture, matte, seen, guide=guide, guide_role=guide_role, progress=watch.part(0.0, 0.6))
     spots = cell_means(share, seen) > TOUCHED
     region = changed(difference(behind, unchanged, seen), spots if spots.any() else None)
-    weight = torch.maximum(patch_weight(region, None, tuple(share.shape)), (share > 0).to(share))
+    weight = torch.maximum(patch_weight(region, None, size_of(share)), (share > 0).to(share))
     patch = fitted(behind[:3], picture[:3], (weight <= 0).to(picture), seen)
     back = torch.lerp(picture[:3], patch, weight)
     share = torch.maximum(share, _unexplained(picture[:3], patch, weight))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import Size, check_plane
+from ..checks import Size, check_plane, size_of
 from ..errors import OmniAlphaError
 from ..progress import Progress
 from ..tasks import LOOKS, PIXELS, Task
@@ -52,7 +51,7 @@ class Look:
     fitted: FittedSequence
     made: Made
 
-    @cached_property
+    @property
     def layers(self) -> list[Tensor]:
         """What it made, in the window's frame: [4, *window.size] each."""
         return self.fitted.restore(self.made.layers)
@@ -75,8 +74,10 @@ def put_back(window: Window, layers: Sequence[Tensor], picture: Tensor, roles: S
     """
     if window.whole:
         return list(layers)
-    around = [torch.zeros_like(picture) if role == "foreground" else picture for role in roles]
-    return [window.put(layer, planes) for layer, planes in zip(layers, around, strict=True)]
+    placed = [torch.zeros_like(picture) if role == "foreground" else picture.clone() for role in roles]
+    for layer, planes in zip(layers, placed, strict=True):
+        window.cut(planes).copy_(layer)
+    return placed
 
 
 def most_passes(
@@ -144,7 +145,7 @@ def find_object(
         first: for tasks without a guide, the layers [4, *fitted.size] of a first pass over the whole picture. The whole
             picture is the answer before there are some.
     """
-    whole, sizes = Window.over(tuple(sequence.layers[0].shape[1:])), _sizes(sequence, pixel_budget, multiple)
+    whole, sizes = Window.over(size_of(sequence.layers[0])), _sizes(sequence, pixel_budget, multiple)
     if _seeking(sequence, task) is None:
         return whole
     if task.guide_role:
@@ -164,7 +165,7 @@ def drawn_window(mask: Tensor) -> Window:
     Raises:
         OmniAlphaError: nothing is.
     """
-    height, width = size = tuple(check_plane(mask, "A window's mask").shape)
+    height, width = size = size_of(check_plane(mask, "A window's mask"))
     (rows,), (columns,) = ((mask > 0.5).any(dim=axis).nonzero(as_tuple=True) for axis in (1, 0))
     if not len(rows):
         raise OmniAlphaError(
@@ -264,6 +265,12 @@ def check_look(look: str) -> str:
 def check_pixels(pixels: str) -> str:
     """`pixels` itself. Raises OmniAlphaError for one that is not among `PIXELS`."""
     return _one_of(PIXELS, pixels, "pixels")
+
+
+def settled_look(pixels: str, look: str) -> str:
+    """How a run looks: what is redrawn is seen as a whole. Raises OmniAlphaError for other pixels or another look."""
+    look = check_look(look)
+    return look if check_pixels(pixels) == "keep" else "whole"
 
 
 def _one_of(options: Sequence[str], value: str, name: str) -> str:
