@@ -30,10 +30,8 @@ NEARLY = 0.01, 0.05  # a share that near to none, or to all, is that: smoothness
 OWN = 0.5, 0.85  # alpha from which the object's colour begins to be, and is, the picture's own
 GIVE = 0.3  # how far the background gives way, against the object, until the two explain the picture
 USUAL = 0.9  # quantile of what a model's background leaves unexplained where there is no object
-TAKEN, LEAST_TAKEN = (
-    (1.5, 3.0),
-    (0.1, 0.2),
-)  # times that from which the object begins to take it, and takes all; at least
+TAKEN = 3.0, 6.0  # times that from which the object begins to take it, and takes all; less gives large objects a halo
+LEAST_TAKEN = 0.1, 0.2  # the two at least
 _HALF_STEP = 0.5 / 255
 
 
