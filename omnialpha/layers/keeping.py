@@ -81,7 +81,9 @@ def keep_pixels(
         ]
     else:
         if "background" in task.targets:
-            kept = decompose(picture, layers[0], layers[1], seen, guide, task.guide_role, watch)
+            kept = decompose(
+                picture, layers[0], layers[1], seen, guide=guide, guide_role=task.guide_role, progress=watch
+            )
         else:
             kept = [keep_foreground(picture, layers[0], seen, guide=guide, guide_role=task.guide_role, progress=watch)]
     watch(1.0)
