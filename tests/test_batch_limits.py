@@ -32,7 +32,7 @@ def test_a_job_is_set_aside_after_as_many_failures_as_its_kind_allows(tmp_path, 
         job, other = trial.ready.jobs
         for tries in range(1, MANY + 1):
             trial.journal.send(job.id, "server", f"id-{tries}")
-            trial.board.failed(job, f"id-{tries}", "server", kind, "so it goes", trial.clock())
+            trial.board.failed(job, f"id-{tries}", "server", kind=kind, reason="so it goes", now=trial.clock())
             if trial.journal.state(job.id) == "set aside":
                 break
         told = [event["event"] for event in trial.events]
@@ -50,7 +50,7 @@ def test_failures_of_one_kind_do_not_count_for_another(tmp_path):
         job = trial.ready.jobs[0]
         for number, kind in enumerate(["crashed", "vanished", "failed", "crashed", "vanished", "damaged"]):
             trial.journal.send(job.id, "server", f"id-{number}")
-            trial.board.failed(job, f"id-{number}", "server", kind, "so it goes", trial.clock())
+            trial.board.failed(job, f"id-{number}", "server", kind=kind, reason="so it goes", now=trial.clock())
         assert trial.journal.state(job.id) == "waiting"
     finally:
         trial.close()
