@@ -224,7 +224,7 @@ def step_by_step() -> dict:
         "layers are drawn. Steps 0 = what the checkpoint asks for.\n\n**Decode** - one layer at a time, back to the "
         "size of the window.\n\n**Keep Pixels** - your picture's own pixels wherever the layers show what it shows, at "
         "its full size; the model's for what was hidden.\n\n" + MISSING + "\n\n" + MICRO,
-        (420, 940),
+        (420, 780),
     )
     model, clip, vae = board.add(
         "OmniAlphaLoadCheckpoint", "Load micro", (480, 60), (320, 110), checkpoint="micro"
