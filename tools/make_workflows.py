@@ -102,7 +102,7 @@ MISSING = (
     "folder once, or choose pictures of your own."
 )
 MICRO = (
-    "### micro\nThe small model that comes with the pack: nothing to download, seconds on a laptop, layers of about "
+    "### micro\nThe small model that comes with the pack: nothing to download, seconds on a laptop; it works at about "
     "100 pixels. It shows how things connect. For real work see the workflows *omnialpha_public_...*."
 )
 
