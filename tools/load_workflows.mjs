@@ -31,10 +31,14 @@ async function loadInPage(source) {
   }
 
   const saved = app.graph.serialize();
-  const links = (graph) => new Set(graph.links.map((link) => JSON.stringify(link.slice(1, 5))));
+  // By the input's name: growing inputs change places with the widgets' on the way.
+  const input = (graph, id, slot) => graph.nodes.find((node) => node.id === id)?.inputs?.[slot]?.name ?? slot;
+  const links = (graph) => new Set(graph.links.map(
+    ([, from, out, to, slot]) => JSON.stringify([from, out, to, input(graph, to, slot)]),
+  ));
   const before = links(source), after = links(saved);
-  for (const link of before) if (!after.has(link)) problems.push(`link ${link} (from, slot, to, slot) was lost`);
-  for (const link of after) if (!before.has(link)) problems.push(`link ${link} (from, slot, to, slot) appeared`);
+  for (const link of before) if (!after.has(link)) problems.push(`link ${link} (from, slot, to, input) was lost`);
+  for (const link of after) if (!before.has(link)) problems.push(`link ${link} (from, slot, to, input) appeared`);
   const found = new Map(saved.nodes.map((node) => [node.id, node]));
   for (const node of source.nodes) {
     const now = found.get(node.id);

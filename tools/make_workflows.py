@@ -102,7 +102,7 @@ MISSING = (
     "folder once, or choose pictures of your own."
 )
 MICRO = (
-    "### micro\nThe small model that comes with the pack: nothing to download, seconds on a laptop, layers of about "
+    "### micro\nThe small model that comes with the pack: nothing to download, seconds on a laptop; it works at about "
     "100 pixels. It shows how things connect. For real work see the workflows *omnialpha_public_...*."
 )
 
@@ -224,7 +224,7 @@ def step_by_step() -> dict:
         "layers are drawn. Steps 0 = what the checkpoint asks for.\n\n**Decode** - one layer at a time, back to the "
         "size of the window.\n\n**Keep Pixels** - your picture's own pixels wherever the layers show what it shows, at "
         "its full size; the model's for what was hidden.\n\n" + MISSING + "\n\n" + MICRO,
-        (420, 940),
+        (420, 780),
     )
     model, clip, vae = board.add(
         "OmniAlphaLoadCheckpoint", "Load micro", (480, 60), (320, 110), checkpoint="micro"

@@ -66,6 +66,7 @@ async function chooseInPage({ type, choose }) {
       sockets: Object.fromEntries(sockets.map((one) => [one.name, one.label || one.localized_name || one.name])),
       text: widget('text').inputEl?.placeholder, instruction: widget('instruction').inputEl?.placeholder,
       tooltip: widget('task').tooltip,
+      greyedOut: node.widgets.filter((one) => one.disabled).map((one) => [one.name, one.tooltip]),
     };
   };
   const shown = choose.map(show);

@@ -54,8 +54,8 @@ def checkpoint_folder(name: str) -> Path:
 
 def vae_names() -> list[str]:
     """VAE files to choose from: models/vae, then those of models/omnialpha (as "omnialpha/...")."""
-    ours = [name for name in folder_paths.get_filename_list(NAME) if "vae" in name.lower()]
-    stock = [name for name in folder_paths.get_filename_list("vae") if name.endswith(".safetensors")]
+    ours = [name for name in _files(NAME) if "vae" in name.lower()]
+    stock = [name for name in _files("vae") if name.endswith(".safetensors")]
     return listable([*stock, *(f"{NAME}/{Path(name).as_posix()}" for name in ours)])
 
 
@@ -76,6 +76,15 @@ def vae_path(name: str) -> Path:
             f"the node offers, no path to elsewhere. Refresh the node and choose one."
         )
     return Path(path)
+
+
+def _files(kind: str) -> list[str]:
+    """The files of a folder of models. ComfyUI's own list stumbles over a folder it remembers that is gone."""
+    try:
+        return folder_paths.get_filename_list(kind)
+    except FileNotFoundError:
+        folder_paths.filename_list_cache.pop(kind, None)
+        return folder_paths.get_filename_list(kind)
 
 
 def _roots() -> list[Path]:

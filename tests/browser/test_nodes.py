@@ -9,6 +9,7 @@ import json
 import comfy_server
 import frontend
 import make_blueprints
+import make_locales
 import pytest
 
 from omnialpha.tasks import TASKS
@@ -65,6 +66,11 @@ def test_task_node_speaks_of_its_task(results: dict[str, dict]):
     for shown, name in zip((trimap, text, background), CHOICES):
         assert shown["instruction"].endswith(TASKS[name].instruction)
         assert shown["tooltip"] == f"{TASKS[name].title}: {TASKS[name].help}"
+        unused = make_locales.BESIDE["omnialpha"]["unused"]
+        useless = [
+            key for key in ("pixels", "look") if not getattr(TASKS[name], {"pixels": "keeps", "look": "looks"}[key])
+        ]
+        assert shown["greyedOut"] == [[key, unused[key]] for key in useless]
     assert results["choose"]["renamed"] == "mine", "a name the artist gave stays"
 
 

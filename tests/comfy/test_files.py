@@ -110,8 +110,8 @@ def test_a_task_keeps_sixteen_bits(comfy, graph):
     disc = distance < 70
     noise = 0.02 * torch.rand(3, 240, 320, generator=torch.Generator().manual_seed(1))
     red = torch.stack([0.6 + rows / 1000, 0.1 + columns / 1600, torch.full((240, 320), 0.1)])
-    picture = torch.cat([torch.where(disc, red, 0.5) + noise, torch.ones(1, 240, 320)])
-    write_stack(Stack([picture], ["deep"]), comfy.base / "input/deep", "png16")
+    before = (torch.cat([torch.where(disc, red, 0.5) + noise, torch.ones(1, 240, 320)]) * 65535).round()
+    write_stack(Stack([before / 65535], ["deep"]), comfy.base / "input/deep", "png16")
     write_layer(opaque(disc.float().expand(3, -1, -1)), comfy.base / "input/deep_mask.png")
     image = graph.add("OmniAlphaLoadLayers", file="deep_deep.png")[0]
     guide = graph.add("LoadImageMask", image="deep_mask.png", channel="red")[0]
@@ -122,7 +122,6 @@ def test_a_task_keeps_sixteen_bits(comfy, graph):
         layers = graph.add("OmniAlphaTask", task=task, **common)[0]
         graph.add("OmniAlphaSaveLayers", layers=layers, filename_prefix=f"deep_{task}", format="png16", numbered=False)
     comfy.run(graph.prompt)
-    before = (picture * 65535).round()
     cut, without = (
         (read_layer(comfy.base / f"output/deep_{name}.png") * 65535).round()
         for name in ("matting_mask_object", "removal_mask_background")
