@@ -110,6 +110,15 @@ def test_words_become_what_the_workflow_has(workflow):
             convert(name, "much")
 
 
+def test_whose_pixels_is_found_by_name_and_checked():
+    graph = Workflow({"5": {"class_type": "OmniAlphaTask", "inputs": {"pixels": "keep", "look": "close"}}})
+    (job,) = make_jobs(graph, from_patterns({"pixels": "redraw", "5.look": "whole"}), NAME)
+    assert job.values == {Target("5", "pixels"): "redraw", Target("5", "look"): "whole"}
+    for name, word, words in (("pixels", "own", "keep, redraw"), ("look", "near", "close, whole")):
+        with pytest.raises(OmniAlphaError, match=f"'{word}' is no value for .*{name}.*, expected one of: {words}"):
+            make_jobs(graph, from_patterns({name: word}), NAME)
+
+
 def test_changes_leave_the_workflow_alone(workflow):
     before = json.dumps(WORKFLOW)
     assert workflow.changed({IMAGE: "new.png"})["1"]["inputs"]["image"] == "new.png"

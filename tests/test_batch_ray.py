@@ -47,6 +47,10 @@ def test_a_task_as_a_graph():
     graph = task_graph("decomposition_mask")
     assert (graph.find("image"), graph.find("guide")) == (Target("image", "image"), Target("guide", "image"))
     assert graph.find("text") == Target("task", "text") and graph.find("task.seed") == Target("task", "seed")
+    assert graph.find("pixels") == Target("task", "pixels") and graph.find("look") == Target("task", "look")
+    assert graph.value(graph.find("pixels")) == "keep" and graph.value(graph.find("look")) == "close"
+    with pytest.raises(OmniAlphaError, match=r"'own' is no value for .*expected one of: keep, redraw"):
+        graph.convert(graph.find("pixels"), "own")
     with pytest.raises(OmniAlphaError, match="no input for the image"):
         task_graph("text_to_rgba").find("image")
     with pytest.raises(OmniAlphaError):

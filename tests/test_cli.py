@@ -64,6 +64,7 @@ def test_layers_are_written_back_to_front_with_their_settings(photo, mask, tmp_p
             assert image.mode == "RGBA" and image.size == (56, 40)
             said = json.loads(image.text["omnialpha"])
         assert said["task"] == "decomposition_mask" and said["seed"] == 5 and said["steps"] == 2
+        assert (said["pixels"], said["look"]) == ("keep", "close")
         assert said["images"] == ["photo.png"] and said["guide"] == "mask.png"  # names only, no places
         assert (said["layer"], said["index"], said["layers"]) == (name[3:-4], index, 2)
         assert torch.equal(to_uint8(read_layer(out / name)), to_uint8(layer))

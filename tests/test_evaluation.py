@@ -20,6 +20,7 @@ from omnialpha.evaluation.measures import NAIVE, deciding, is_open, measure, mea
 from omnialpha.evaluation.results import GIVEN, METHODS, Results
 from omnialpha.evaluation.run import LINES, evaluate, values_of
 from omnialpha.files.pictures import read_layer, write_layer
+from omnialpha.files.run_folder import NOTE
 from omnialpha.pipeline import OmniAlphaPipeline
 from omnialpha.tasks import TASKS
 
@@ -112,6 +113,7 @@ def test_the_command_writes_everything(dataset, tmp_path, capsys):
     assert "matting_trimap" in shown and "beats naive" in shown and "closed form" in shown
     report = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert report["config"]["checkpoint"] == "micro" and report["config"]["seed"] == 0 and report["software"]["torch"]
+    assert (report["config"]["pixels"], report["config"]["look"]) == ("keep", "close")
     assert any("transformer" in name for name in report["config"]["weights"])
     assert list(report["tasks"]) == ["fg_to_bg", *GUIDED] and len(report["records"]) == 6
     trimap = report["tasks"]["matting_trimap"]
@@ -135,6 +137,23 @@ def test_the_command_writes_everything(dataset, tmp_path, capsys):
     assert len(list((out / "answers/matting_auto").iterdir())) == 1
     assert not list(out.rglob(".*.tmp"))
     assert run(*words, "--seed", 1) == 2 and "holds an evaluation with seed = 0, not 1" in capsys.readouterr().err
+    again = (*words, "--steps", 1)
+    assert run(*again, "--pixels", "redraw") == 2
+    assert "holds an evaluation with pixels = 'keep', not 'redraw'" in capsys.readouterr().err
+    config = json.loads((out / NOTE).read_text(encoding="utf-8"))
+    del config["pixels"], config["look"]
+    (out / NOTE).write_text(json.dumps(config), encoding="utf-8")
+    assert run(*again) == 2 and "says nothing of pixels, which is 'keep' now" in capsys.readouterr().err
+
+
+def test_pixels_that_are_kept_are_measured_as_they_are(records, pipeline):
+    kept, bare = (
+        evaluate(pipeline, records[:2], ["decomposition_mask"], baselines=False, pixels=pixels)
+        for pixels in ("keep", "redraw")
+    )
+    # The composite on file has 8 bits.
+    assert kept.mean("decomposition_mask", "model", "recomposition") < 0.5 / 255
+    assert bare.mean("decomposition_mask", "model", "recomposition") > 0.01
 
 
 def damaged(dataset: Path, place: Path) -> Path:

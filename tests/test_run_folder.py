@@ -21,6 +21,8 @@ def test_the_same_configuration_goes_on_and_another_is_named(tmp_path):
         claim(tmp_path / "run", config | {"workers": 8})
     with pytest.raises(OmniAlphaError, match=r"holds a cache with vae\.hash = 'a', not 'b'"):
         claim(tmp_path / "run", config | {"vae": {"hash": "b"}}, what="a cache")
+    with pytest.raises(OmniAlphaError, match=r"holds a run that says nothing of pixels, which is 'keep' now\. Give"):
+        claim(tmp_path / "run", config | {"pixels": "keep"})
     (tmp_path / "run" / NOTE).write_text("{")
     with pytest.raises(OmniAlphaError, match=r"not valid JSON.*another --out"):
         claim(tmp_path / "run", config)

@@ -23,7 +23,7 @@ SIDE = 128
 # what is drawn of it -> object, seed of its place and background
 SCENES = {
     "frog": ("frog", 0),
-    "gift": ("wrapped gift", 6),
+    "gift": ("wrapped gift", 3),
     "lotus": ("lotus", 5),
     "bear": ("teddy bear", 6),
 }

@@ -35,7 +35,8 @@ def add_pixels(group: argparse._ArgumentGroup) -> None:
         "--look",
         choices=LOOKS,
         default=LOOKS[0],
-        help="close: the model works on a window round the object; whole: on all of the picture (%(default)s)",
+        help="close: the model works on a window round the object, in a second pass where no guide says where it is; "
+        "whole: one pass over all of the picture (%(default)s)",
     )
 
 

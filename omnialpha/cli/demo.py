@@ -146,7 +146,7 @@ def demo(
     opened = Checkpoint(checkpoint).check()
     settings, pictures = opened.settings, load_scenes(scenes, data)
     runs = [
-        (task, k, pixels, _plan(settings, task, scene, k, seed + k, pixels))
+        (task, k, pixels, _plan(settings, task, scene, k, seed=seed + k, pixels=pixels))
         for task in TASKS
         for k, scene in enumerate(pictures)
         for pixels in PIXELS[: 2 if measures(task) else 1]  # where nothing is measured, the two are the same
@@ -193,7 +193,7 @@ def words(task: Task, scene: Scene, k: int) -> str:
     return "" if task.text == "none" else scene.name
 
 
-def _plan(settings: Settings, task_id: str, scene: Scene, k: int, seed: int, pixels: str) -> Plan:
+def _plan(settings: Settings, task_id: str, scene: Scene, k: int, *, seed: int, pixels: str) -> Plan:
     task = get_task(task_id)
     request = Request(task=task_id, images=_given(task, scene), text=words(task, scene, k), seed=seed, pixels=pixels)
     return request.plan(settings)
