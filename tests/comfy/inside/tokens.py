@@ -62,7 +62,7 @@ def as_conditioning(clip, tokens: dict) -> list:
 class Sampler:
     """In place of sampling: keeps what would have been sampled from."""
 
-    def __call__(self, model, positive: list, negative: list, *args) -> None:
+    def __call__(self, *args, positive: list, negative: list, **others) -> None:
         self.conditionings = [positive, negative]
         raise Enough
 
