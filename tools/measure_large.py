@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from omnialpha.device import find_device
 from omnialpha.files.pictures import write_layer
 from omnialpha.files.results import write_layers
