@@ -14,7 +14,6 @@ from .adapters.images import (
     check_same_size,
     one_picture,
     one_plane,
-    through_bytes,
     to_image,
     to_layers,
     transparency,
@@ -89,9 +88,8 @@ class OmniAlphaKeepPixels(io.ComfyNode):
             progress=RunProgress(1).finishing,
             device=finishing_device(),
         )
-        kept = through_bytes([operations.snap_alpha(layer) for layer in kept] if snap_alpha else kept)
-        flat = through_bytes([operations.flatten(kept)])
-        return io.NodeOutput(to_image(kept, row.names), transparency(kept), to_image(flat))
+        kept = [operations.snap_alpha(layer) for layer in kept] if snap_alpha else kept
+        return io.NodeOutput(to_image(kept, row.names), transparency(kept), to_image([operations.flatten(kept)]))
 
 
 def _check(task: Task, layers: list, sequence: LayerSequence, window: Window) -> None:

@@ -15,7 +15,7 @@ from ..omnialpha.request import Plan, Request
 from ..omnialpha.tasks import LOOKS, PIXELS, TASKS, Task, by_family, get_task
 from .adapters import layer_vae
 from .adapters.conditioning import condition
-from .adapters.images import check_same_size, one_picture, one_plane, through_bytes, to_image, transparency
+from .adapters.images import check_same_size, one_picture, one_plane, to_image, transparency
 from .adapters.inputs import (
     check_connected,
     chosen,
@@ -177,9 +177,8 @@ class OmniAlphaTask(io.ComfyNode):
             pixels=pixels,
             look=look,
         )
-        layers = through_bytes(run(plan, settings, model=model, clip=clip, vae=vae, sampler=sampler))
-        composite = through_bytes([flatten(layers)])
-        return io.NodeOutput(to_image(layers, plan.names), transparency(layers), to_image(composite))
+        layers = run(plan, settings, model=model, clip=clip, vae=vae, sampler=sampler)
+        return io.NodeOutput(to_image(layers, plan.names), transparency(layers), to_image([flatten(layers)]))
 
 
 def _for_the_page(row: Task) -> dict:
