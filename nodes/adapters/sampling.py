@@ -28,6 +28,7 @@ class RunProgress:
 
     def __init__(self, steps: int):
         self.bar, self.steps, self.done = comfy.utils.ProgressBar(steps), steps, 0
+        self.finish: comfy.utils.ProgressBar | None = None
 
     def step(self, preview: tuple | None = None) -> None:
         """One more step is done."""
@@ -37,7 +38,10 @@ class RunProgress:
     def finishing(self, share: float) -> None:
         """That share of the finishing is done. Raises where the artist interrupts."""
         throw_exception_if_processing_interrupted()
-        self.bar.update_absolute(round(100 * share), 100)
+        # A bar of its own: newer releases hold back what comes soon after the last step.
+        if self.finish is None:
+            self.finish = comfy.utils.ProgressBar(100)
+        self.finish.update_absolute(round(100 * share), 100)
 
 
 def finishing_device() -> torch.device | None:
