@@ -28,7 +28,7 @@ class RunProgress:
 
     def __init__(self, steps: int):
         self.bar, self.steps, self.done = comfy.utils.ProgressBar(steps), steps, 0
-        self.finish: comfy.utils.ProgressBar | None = None
+        self.finish = None
 
     def step(self, preview: tuple | None = None) -> None:
         """One more step is done."""
@@ -39,9 +39,8 @@ class RunProgress:
         """That share of the finishing is done. Raises where the artist interrupts."""
         throw_exception_if_processing_interrupted()
         # A bar of its own: newer releases hold back what comes soon after the last step.
-        if self.finish is None:
-            self.finish = comfy.utils.ProgressBar(100)
-        self.finish.update_absolute(round(100 * share), 100)
+        bar = self.finish = self.finish or comfy.utils.ProgressBar(100)
+        bar.update_absolute(round(100 * share), 100)
 
 
 def finishing_device() -> torch.device | None:
