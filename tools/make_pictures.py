@@ -34,12 +34,12 @@ CELL, GAP, CAPTION = 192, 12, 30
 FAMILIES = {
     "matting": ("matting", ("given", 0, "on colour")),
     "removal": ("removal", ("given", 0)),
-    "decomposition_step_by_step": ("decomposition", ("given", 0, 1)),
+    "quick_start": ("decomposition", ("given", 0, 1)),
     "completion": ("completion", ("given", 0, "flat")),
     "generation": ("generation", ("words", 0, "on colour")),
 }
 # more workflows that run on micro: what the right half of their thumbnail shows
-MORE_THUMBNAILS = {"quick_start": 1, "two_stage": "flat", "fine_edges": 0}
+MORE_THUMBNAILS = {"decomposition_step_by_step": 1, "two_stage": "flat", "fine_edges": 0}
 
 
 def checkers(size: tuple[int, int]) -> Image.Image:
