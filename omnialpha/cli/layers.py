@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..checks import size_of
-
 LAYERS_HELP = """\
 Converts layers between PNG, PSD and OpenRaster, and picks, orders and merges them on the way. Several sources are laid
 over each other in the order given, back to front. Nothing is ever overwritten."""
@@ -86,6 +84,7 @@ def _layers(args) -> None:
 
 
 def _refine(args) -> None:
+    from ..checks import size_of
     from ..device import find_device
     from ..errors import OmniAlphaError
     from ..files.formats import FORMATS
