@@ -22,7 +22,7 @@ from .compositing import over
 from .foreground import background_colour, foreground_colour
 from .refining import refine_alpha
 from .regions import shrink
-from .resizing import resize_plane
+from .resizing import resize_plane, shows
 
 MARGIN = 1.0  # pixels, as the model saw them, between what a matte calls sure and what is taken for sure
 OBJECT, BACKGROUND = 0.95, 0.05  # from and up to which a matte's alpha is taken for sure
@@ -32,7 +32,6 @@ GIVE = 0.3  # how far the background gives way, against the object, until the tw
 USUAL = 0.9  # quantile of what a model's background leaves unexplained where there is no object
 TAKEN = 3.0, 6.0  # times that from which the object begins to take it, and takes all; less gives large objects a halo
 LEAST_TAKEN = 0.1, 0.2  # the two at least
-_HALF_STEP = 0.5 / 255
 
 
 def keep_pixels(
@@ -192,7 +191,7 @@ def object_colour(picture: Tensor, matte: Tensor, share: Tensor, progress: Progr
 
 def _object(picture: Tensor, share: Tensor, colour: Tensor) -> Tensor:
     alpha = share * picture[3]
-    return torch.cat([torch.where(alpha < _HALF_STEP, 0, colour), alpha[None]])
+    return torch.cat([torch.where(shows(alpha), colour, 0), alpha[None]])
 
 
 def keep_background(

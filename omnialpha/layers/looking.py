@@ -18,6 +18,7 @@ from ..errors import OmniAlphaError
 from ..progress import Progress
 from ..tasks import LOOKS, PIXELS, Task
 from .keeping import keep_pixels
+from .resizing import Frame
 from .sequence import FittedSequence, LayerSequence, round_size
 from .windows import MARGIN, WORTH, Window, change_support, find_window, guide_support, matte_support, working_sizes
 
@@ -152,7 +153,7 @@ def find_object(
         return find_window(guide_support(sequence.layers[1][0]), sizes)
     if first is None or most_passes(sequence, task, pixel_budget, multiple) == 1:
         return whole
-    support = _support(sequence.fitted(pixel_budget, multiple), task, first)
+    support = _support(sequence.layers[0], sequence.frames(pixel_budget, multiple)[0], task, first)
     if support.float().mean() >= SMALL:
         return whole
     # What a change misses of the object, where it is like its background, has to be in the window as well.
@@ -285,13 +286,13 @@ def _seeking(sequence: LayerSequence, task: Task | None, look: str = "close") ->
     return task if close and task is not None and task.looks else None
 
 
-def _support(fitted: FittedSequence, task: Task, layers: Sequence[Tensor]) -> Tensor:
+def _support(picture: Tensor, frame: Frame, task: Task, layers: Sequence[Tensor]) -> Tensor:
     """Where a first pass saw the object, in the picture's frame: bool [H, W]."""
-    made, frame = dict(zip(task.targets, layers, strict=True)), fitted.frame
+    made = dict(zip(task.targets, layers, strict=True))
     if "foreground" in made:
         support = matte_support(made["foreground"][3])
     else:
-        support = change_support(fitted.inputs[0], made["background"])
+        support = change_support(frame.apply(picture), made["background"])
     return F.interpolate(frame.crop(support)[None, None].to(torch.uint8), frame.source, mode="nearest")[0, 0] > 0
 
 
